@@ -1,0 +1,54 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+# A setting of the caller's that makes every Python process start slowly, or look elsewhere for code, is not ours.
+unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+PYTHON ?= python3
+READY := .venv/.ready
+
+.PHONY: help setup demo test quick check lock clean
+
+help:  ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
+
+$(READY): requirements.lock requirements-uv.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Fleetcap needs Python 3.11 or newer, this is " + sys.version.split()[0] + "; set PYTHON=")'
+	@echo "Setting up .venv (once, about a minute) …"
+	@rm -f $(READY); $(PYTHON) -m venv .venv
+	@.venv/bin/pip install --quiet --require-hashes --disable-pip-version-check -r requirements-uv.lock
+	@.venv/bin/uv pip sync --quiet --python .venv/bin/python --require-hashes --compile-bytecode requirements.lock requirements-uv.lock
+	@.venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+setup: $(READY)  ## install everything into .venv
+
+JOBS ?= 24
+CAP ?= 16
+COLD_START_S ?= 2
+FILES ?=
+demo: $(READY)  ## a burst of real files through the exact cap (JOBS= CAP= COLD_START_S= FILES=)
+	@fleetcap demo --jobs $(JOBS) --cap $(CAP) --cold-start-s $(COLD_START_S) $(FILES)
+
+test: check  ## everything: style, types, all tests
+	pytest -q tests
+
+quick: $(READY)  ## the two-minute inner loop: style, types, tests without the embedded cloud
+	ruff check . && ruff format --check . && mypy
+	pytest -q -m "not cloud" tests
+
+check: $(READY)  ## style, types, import direction, the template
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+
+lock: $(READY)  ## resolve the locks anew
+	echo "uv" | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements-uv.lock
+	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements.lock
+	uv pip compile worker_image/requirements.in -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o worker_image/requirements.lock
+
+clean:  ## forget the environment and everything local
+	rm -rf .venv .fleetcap .mypy_cache .ruff_cache .pytest_cache demo-out cdk.out
