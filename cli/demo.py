@@ -1,0 +1,220 @@
+"""The demo: a burst of real files through the real template, the real deciders and real workers, watched and verified.
+
+Told in order: prepare (files, template, cloud) → deploy → upload → burst → watch → fetch and verify → report.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pysam
+from pysam.utils import SamtoolsError
+from rich.console import Console
+from rich.live import Live
+
+from cli import view
+from cli.burst import Onlooker, Snapshot
+from fleetcap import catalog
+from fleetcap.model import Job, JobStatus, Pool
+from local.client import Client
+from local.cloud import ROOT, Cloud, CloudError
+from local.deploy import Synth, deploy
+
+LOOK_EVERY_S = 0.5
+PLAIN_EVERY_S = 5.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to run: `files` where they are given, else `jobs` made ones of `reads` reads each."""
+
+    jobs: int
+    cap: int
+    cold_start_s: float
+    reads: int
+    files: Sequence[Path]
+    state: Path
+    results: Path
+    timeout_s: float
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One result compared with its input; `trouble` is empty where they agree."""
+
+    name: str
+    reads: int
+    trouble: str
+
+
+def run(plan: Plan, console: Console) -> int:
+    """Run the demo; the exit code. Whatever was started is stopped, however this ends."""
+    shutil.rmtree(plan.state / "samples", ignore_errors=True)
+    shutil.rmtree(plan.state / "synth", ignore_errors=True)
+    shutil.rmtree(plan.results, ignore_errors=True)
+    config = {"pools": [{"name": "default", "cap": plan.cap}], "intake_batch_size": 1}
+    maker = _Maker(plan)
+    with ExitStack() as started:
+        maker.start()
+        started.callback(maker.cancel)
+        synth = Synth(config, plan.state / "synth")
+        started.callback(synth.cancel)
+        with Cloud(plan.state / "cloud", plan.cold_start_s) as cloud:
+            with _step(console, "template synthesized from the CDK app"):
+                assembly = synth.assembly()
+            with _step(console, "deployed, unmodified, into the embedded cloud"):
+                client = Client(cloud.endpoints, deploy(assembly, cloud.endpoints))
+            with _step(console, f"{len(maker.names)} input files ready"):
+                files = maker.files()
+            with _step(console, "uploaded to the input bucket"):
+                sources = client.upload(files)
+            last = _burst(plan, client, sources, console)
+            with _step(console, "results fetched and verified"):
+                verified = _fetch_and_verify(client, plan, files, last)
+            meter = client.meter()
+    summary = _summary(plan, last, meter.peak_live_tasks, meter.tasks_launched)
+    trouble = _trouble(summary, last, verified)
+    (plan.state.parent / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    console.print(view.closing(summary, trouble))
+    return 1 if trouble else 0
+
+
+@contextmanager
+def _step(console: Console, words: str) -> Iterator[None]:
+    """Say how long a step takes, while it does and after."""
+    began = time.monotonic()
+    with console.status(words):
+        yield
+    console.print(f"[green]✔[/] {words} [dim]{time.monotonic() - began:.1f} s[/]", highlight=False)
+
+
+class _Maker:
+    """The input files: the user's own, or samples made in a process beside everything else."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._given = [Path(file) for file in plan.files]
+        self._folder = plan.state / "samples"
+        for file in self._given:
+            if catalog.processor_for(file.name) is None or not file.is_file():
+                taken = ", ".join(suffix for p in catalog.PROCESSORS.values() for suffix in p.suffixes)
+                raise CloudError(f"{file} cannot be a job: it must be an existing file that ends in {taken}.")
+        self.names = [file.name for file in self._given] or [f"sample-{n:02d}.bam" for n in range(plan.jobs)]
+        if len(set(self.names)) < len(self.names):
+            raise CloudError("Two of the files have the same name; results are kept by name, so rename one.")
+        self._arguments = [str(self._folder), str(plan.jobs), str(plan.reads)]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Begin to make samples, unless files were given."""
+        if not self._given:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "local.samples", *self._arguments],
+                cwd=ROOT,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+
+    def files(self) -> list[Path]:
+        """Wait for the files."""
+        if self._process is None:
+            return self._given
+        _, said = self._process.communicate()
+        if self._process.returncode:
+            raise CloudError(f"The sample files could not be made: {said.decode().strip().splitlines()[-1:]}")
+        return sorted(self._folder.iterdir())
+
+    def cancel(self) -> None:
+        """End the process, and its pool, if it still runs."""
+        if self._process and self._process.poll() is None:
+            self._process.terminate()
+            self._process.communicate()
+
+
+def _burst(plan: Plan, client: Client, sources: Sequence[str], console: Console) -> Snapshot:
+    """Send every message at once and watch until all have ended; the last look."""
+    keys = [f"demo/{Path(source).name}" for source in sources]
+    began = time.time()
+    client.send([{"source": s, "workflow_key": key} for s, key in zip(sources, keys, strict=True)])
+    onlooker = Onlooker(client, Pool("default", plan.cap), keys, began)
+    seen = onlooker.look(time.time())
+    with Live(view.progress(seen), console=console, transient=False, refresh_per_second=4) as live:
+        said_at = 0.0
+        while seen.ended < seen.total:
+            if time.time() - began > plan.timeout_s:
+                raise CloudError(f"The burst did not end within {plan.timeout_s:.0f} s; the logs are in {plan.state}.")
+            time.sleep(LOOK_EVERY_S)
+            seen = onlooker.look(time.time())
+            if console.is_terminal:
+                live.update(view.progress(seen))
+            elif seen.now - said_at >= PLAIN_EVERY_S:
+                said_at = seen.now
+                console.print(view.plain(seen))
+        live.update(view.progress(seen))
+    return seen
+
+
+def _fetch_and_verify(client: Client, plan: Plan, files: Sequence[Path], last: Snapshot) -> list[Verified]:
+    inputs = {f"demo/{file.name}": file for file in files}
+    pairs: list[tuple[str, Path, Path]] = []
+    for job in last.with_status(JobStatus.COMPLETED):
+        for artifact in job.artifacts:
+            name = f"{Path(job.key).stem}.{artifact.rpartition('/')[2]}"
+            client.download(artifact, plan.results / name)
+        pairs.append((job.key, inputs[job.key], plan.results / f"{Path(job.key).stem}.sorted.bam"))
+    with ProcessPoolExecutor(2) as processes:
+        return list(processes.map(verify, *zip(*pairs, strict=True))) if pairs else []
+
+
+def verify(name: str, source: Path, result: Path) -> Verified:
+    """Whether the result is a whole, sorted, indexed BAM with as many reads as its input."""
+    try:
+        pysam.quickcheck(str(result))
+        expected = int(str(pysam.view("-c", str(source))))
+        found = int(str(pysam.view("-c", str(result))))
+        with pysam.AlignmentFile(str(result)) as bam:
+            order = bam.header.to_dict().get("HD", {}).get("SO")
+            indexed = bam.check_index()
+    except (OSError, ValueError, SamtoolsError) as error:
+        return Verified(name, 0, f"{name}: the result cannot be read ({error})")
+    if (found, order, indexed) != (expected, "coordinate", True):
+        return Verified(name, found, f"{name}: {found} of {expected} reads, order {order}, index {indexed}")
+    return Verified(name, found, "")
+
+
+def _summary(plan: Plan, last: Snapshot, peak: int, launched: int) -> dict[str, object]:
+    ends = [job.ended_at - last.sent_at for job in last.with_status(JobStatus.COMPLETED)]
+    return {
+        "jobs": last.total,
+        "completed": len(ends),
+        "failed": len(last.with_status(JobStatus.FAILED, JobStatus.CANCELLED)),
+        "cap": plan.cap,
+        "peak_live_tasks": peak,
+        "tasks_launched": launched,
+        "overshoot": max(0, peak - plan.cap),
+        "wall_s": round(max(ends, default=0.0), 2),
+        "first_result_s": round(min(ends, default=0.0), 2),
+    }
+
+
+def _trouble(summary: dict[str, object], last: Snapshot, verified: Sequence[Verified]) -> list[str]:
+    """Everything that must not be, one sentence each."""
+    trouble = [f"{job.key}: {_fate(job)}" for job in last.jobs if job.status is not JobStatus.COMPLETED]
+    trouble += [result.trouble for result in verified if result.trouble]
+    if len(verified) + len(trouble) < last.total:
+        trouble.append(f"only {len(verified)} of {last.total} results were verified")
+    if summary["overshoot"]:
+        trouble.append(f"the cap of {summary['cap']} was exceeded: {summary['peak_live_tasks']} tasks lived at once")
+    return trouble
+
+
+def _fate(job: Job) -> str:
+    return f"{job.status.value.lower()}: {job.error}"

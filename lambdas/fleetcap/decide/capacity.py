@@ -1,0 +1,139 @@
+"""How much capacity to ask for: the one pure function that every decider shares.
+
+It works on a strongly consistent reading of the slots and a lagging one of the jobs. An estimate that is off wastes or
+delays a launch; it cannot break the cap, because each lease is a conditional write on one slot.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from fleetcap import limits
+from fleetcap.model import Pool, Queued, Running, Slot, SlotState
+
+
+@dataclass(frozen=True)
+class View:
+    """What a decider knows of one pool at `now`."""
+
+    pool: Pool
+    slots: Sequence[Slot]
+    queued: Sequence[Queued]
+    running: Sequence[Running]
+    now: float
+
+
+@dataclass(frozen=True)
+class LeaseFor:
+    """Lease one EMPTY slot, for this job."""
+
+    job_key: str
+
+
+@dataclass(frozen=True)
+class Wait:
+    """No lease now, for this reason. `until` is unix seconds, 0 where no time is known."""
+
+    reason: str
+    until: float = 0.0
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """The pool's launches failed `strikes` times in a row; nothing new before `until`."""
+
+    strikes: int
+    until: float
+
+
+def candidates(pool: Pool, slots: Sequence[Slot]) -> list[Slot]:
+    """The slots that a lease may try."""
+    return [s for s in slots if s.state is SlotState.EMPTY and not s.retire and s.id.number < pool.cap]
+
+
+def backoff(slots: Sequence[Slot]) -> Backoff:
+    """What the slots remember of failed launches since the last worker that became ready."""
+    last_ready = max((slot.ready_at for slot in slots), default=0.0)
+    failed = [slot for slot in slots if slot.failed_at > last_ready]
+    return Backoff(max((s.strikes for s in failed), default=0), max((s.retry_at for s in failed), default=0.0))
+
+
+def retry_at(strikes: int, now: float, jitter: float) -> float:
+    """When to launch again after one failure more. `strikes` counts those before; `jitter` is 0 to 1."""
+    delay = min(limits.BACKOFF_FIRST_S * 2.0**strikes, limits.BACKOFF_MAX_S)
+    return now + delay * (0.75 + 0.5 * jitter)
+
+
+def full(pool: Pool, slots: Sequence[Slot], now: float) -> Wait | None:
+    """Why no slot can be leased whatever is queued, or None."""
+    if not candidates(pool, slots):
+        return Wait(f"cap full ({sum(s.held for s in slots)} of {pool.cap} slots in use)")
+    pause = backoff(slots)
+    if now < pause.until:
+        return Wait(f"launches failed {pause.strikes} times in a row", pause.until)
+    return None
+
+
+def scale(view: View, wanted: Collection[str] | None, most: int) -> list[LeaseFor]:
+    """Leases for the runnable jobs that no lane is free for, in rank order.
+
+    A job gets one if at least as many jobs are ahead of it as lanes are free. A launch that was begun for a job counts
+    for that job alone, so that deciders of one burst do not count on each other's launches. `wanted` limits the answer
+    to these jobs (None: all), `most` to this many.
+    """
+    lanes = _Lanes(view)
+    leases: list[LeaseFor] = []
+    room = min(most, len(candidates(view.pool, view.slots)), limits.LEASES_PER_DECISION)
+    if backoff(view.slots).strikes:
+        room = min(room, 1)  # one launch finds out whether capacity is back
+    for job in sorted(view.queued, key=lambda job: job.rank):
+        if len(leases) >= room:
+            break
+        if lanes.take(job) or (wanted is not None and job.key not in wanted):
+            continue
+        leases.append(LeaseFor(job.key))
+        lanes.launching += view.pool.jobs_per_worker - 1
+    return leases
+
+
+class _Lanes:
+    """The lanes that are free or coming, counted down as the jobs ahead take them."""
+
+    def __init__(self, view: View) -> None:
+        self._now = view.now
+        self._promised: set[str] = set()
+        self.ready = self.launching = 0
+        busy = Counter(job.holder.lease for job in view.running)
+        waiting = {job.key for job in view.queued}
+        taken = {job.key for job in view.running}
+        for slot in view.slots:
+            if slot.leave or slot.retire:
+                continue
+            free = max(view.pool.jobs_per_worker - busy[slot.lease], 0)
+            if slot.state is SlotState.READY:
+                self.ready += free
+            elif slot.state is SlotState.LAUNCHING:
+                self.launching += free - self._promise(slot, waiting, taken)
+
+    def _promise(self, slot: Slot, waiting: set[str], taken: set[str]) -> int:
+        """1 if a lane of this launch is spoken for by the job it was begun for."""
+        job = slot.for_job
+        unseen = job not in taken and self._now - slot.leased_at < limits.FRESH_LEASE_S
+        if not job or job in self._promised or not (job in waiting or unseen):
+            return 0
+        self._promised.add(job)
+        return 1
+
+    def take(self, job: Queued) -> bool:
+        """Whether a lane serves this job. READY lanes that left it waiting for minutes evidently do not."""
+        if job.key in self._promised:
+            return True
+        if self.ready and self._now - max(job.queued_at, job.due_at) < limits.UNSERVED_S:
+            self.ready -= 1
+            return True
+        if self.launching:
+            self.launching -= 1
+            return True
+        return False

@@ -1,0 +1,151 @@
+"""What to do about slots that may be in trouble and about jobs whose worker is gone. Never by the clock alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from fleetcap import limits
+from fleetcap.model import Holder, Job, Pool, Running, Slot, SlotId, SlotState, TaskStatus
+
+
+@dataclass(frozen=True)
+class Resend:
+    """Send RunTask again under the same token and learn which task it means."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True)
+class Inspect:
+    """Ask ECS about the recorded task."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True)
+class Release:
+    """The task is proven gone. `failed`: it never beat, so the pool backs off instead of replacing it at once."""
+
+    slot: Slot
+    why: str
+    failed: bool
+
+
+@dataclass(frozen=True)
+class Missing:
+    """ECS does not know the task; that is proof only after more than an hour without a break."""
+
+    slot: Slot
+    since: float
+
+
+@dataclass(frozen=True)
+class Stop:
+    """The task lives but does not beat: stop it, and wait for ECS to say that it is gone."""
+
+    slot: Slot
+    why: str
+
+
+Verdict = Release | Missing | Stop
+
+
+@dataclass(frozen=True)
+class Retire:
+    """Mark a slot above the cap (or take the mark back)."""
+
+    slot: SlotId
+    retire: bool
+
+
+@dataclass(frozen=True)
+class Requeue:
+    """Back into the queue, due then."""
+
+    due_at: float
+    failures: int
+    interruptions: int
+    error: str
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """The run ends FAILED."""
+
+    error: str
+
+
+Outcome = Requeue | GiveUp
+
+
+def dead(holder: Holder, slots: Mapping[SlotId, Slot]) -> bool:
+    """Nobody runs under this holder any more, and nobody ever will: the generation rises only on proof, and only up."""
+    slot = slots.get(holder.lease.slot)
+    return slot is not None and slot.generation > holder.lease.generation
+
+
+def orphans(running: Iterable[Running], slots: Iterable[Slot]) -> list[Running]:
+    """The RUNNING jobs whose holder is dead."""
+    by_id = {slot.id: slot for slot in slots}
+    return [job for job in running if dead(job.holder, by_id)]
+
+
+def retirements(pool: Pool, slots: Iterable[Slot]) -> list[Retire]:
+    """Slots whose mark does not fit the cap."""
+    return [Retire(s.id, s.id.number >= pool.cap) for s in slots if s.retire != (s.id.number >= pool.cap)]
+
+
+def doubtful(slots: Iterable[Slot], now: float) -> list[Resend | Inspect]:
+    """The held slots that somebody has to look at."""
+    found = ((slot, _doubt(slot, now)) for slot in slots if slot.held)
+    return [doubt(slot) for slot, doubt in found if doubt]
+
+
+def _doubt(slot: Slot, now: float) -> type[Resend] | type[Inspect] | None:
+    if not slot.arn:
+        return Resend if now - slot.leased_at > limits.RESEND_AFTER_S else None
+    return Inspect if slot.missing_since or silent(slot, now) else None
+
+
+def silent(slot: Slot, now: float) -> bool:
+    """No beat for longer than a living worker lets pass. A reason to look, never to release."""
+    if slot.state is SlotState.LAUNCHING:
+        return now - slot.leased_at > limits.SILENT_LAUNCHING_S
+    return now - slot.seen_at > limits.SILENT_S
+
+
+def judge(slot: Slot, status: TaskStatus, now: float) -> list[Verdict]:
+    """What ECS's word on the recorded task means for its slot."""
+    if status is TaskStatus.STOPPED:
+        return [Release(slot, "ECS says the task has stopped", never_beat(slot))]
+    if status is TaskStatus.MISSING:
+        since = slot.missing_since or now
+        if now - since > limits.MISSING_IS_PROOF_S:
+            return [Release(slot, "ECS has not known the task for more than an hour", never_beat(slot))]
+        return [] if slot.missing_since else [Missing(slot, now)]
+    seen_again: list[Verdict] = [Missing(slot, 0.0)] if slot.missing_since else []
+    stop: list[Verdict] = [Stop(slot, "no beat from this worker")] if silent(slot, now) else []
+    return seen_again + stop
+
+
+def never_beat(slot: Slot) -> bool:
+    """The task of this lease ended before its worker said that it was ready."""
+    return slot.state is SlotState.LAUNCHING
+
+
+def interrupted(job: Job, now: float, why: str) -> Outcome:
+    """A job whose worker went away goes back without using up an attempt, a bounded number of times."""
+    interruptions = job.interruptions + 1
+    if interruptions > limits.MAX_INTERRUPTIONS:
+        return GiveUp(f"heartbeat lost: {interruptions} workers went away while they ran this job; last: {why}")
+    return Requeue(now, job.failures, interruptions, f"heartbeat lost: {why}")
+
+
+def failed(job: Job, error: str, permanent: bool, now: float, jitter: float) -> Outcome:
+    """A job that failed by itself is tried again, later each time, until its attempts are used up."""
+    failures = job.failures + 1
+    if permanent or failures >= job.request.max_attempts:
+        return GiveUp(error)
+    delay = min(limits.RETRY_FIRST_S * 2.0 ** (failures - 1), limits.RETRY_MAX_S)
+    return Requeue(now + delay * (0.75 + 0.5 * jitter), failures, job.interruptions, error)

@@ -1,0 +1,465 @@
+"""The one module that spells names: environment variables, table keys, attributes, and the named conditions.
+
+The control table holds two kinds of items. A *slot* (`POOL#<pool>#<bank>` / `SLOT#<number>`) carries CAP, a *job*
+(`JOB#<workflow key>` / `JOB`) carries ONE-RUN; each has one function that writes it and one that reads it. A
+conditional operation is a `Write`: what it sets, what it removes, and the condition under which it may. In expressions
+`#name` is the attribute of that name and `:name` a value.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+from fleetcap import limits
+from fleetcap.model import (
+    Holder,
+    Job,
+    JobStatus,
+    Lease,
+    Queued,
+    Request,
+    Running,
+    Slot,
+    SlotId,
+    SlotState,
+)
+
+# --- environment of deciders and workers
+ENV_TABLE: Final = "FLEETCAP_TABLE"
+ENV_POOLS: Final = "FLEETCAP_POOLS"
+ENV_CACHE_BUCKET: Final = "FLEETCAP_CACHE_BUCKET"
+ENV_CACHE_PREFIX: Final = "FLEETCAP_CACHE_PREFIX"
+ENV_REJECTED_QUEUE_URL: Final = "FLEETCAP_REJECTED_QUEUE_URL"
+ENV_SOURCE_HOSTS: Final = "FLEETCAP_SOURCE_HOSTS"
+ENV_LEASE: Final = "FLEETCAP_LEASE"
+ENV_WORKER: Final = "FLEETCAP_WORKER"
+
+# --- the table
+TABLE_PK: Final = "pk"
+TABLE_SK: Final = "sk"
+TTL: Final = "expires_at"
+OPEN_INDEX: Final = "open"
+OPEN_PK: Final = "open_pk"
+OPEN_RANK: Final = "open_rank"
+OPEN_PROJECTION: Final = ("pool", "run", "attempt", "holder", "queued_at", "due_at")
+OP: Final = "op"
+SCHEMA: Final = "v"
+SCHEMA_VERSION: Final = 1
+
+Item = Mapping[str, Any]
+"""An item as Python values: str, int, Decimal, bool, list."""
+
+
+def bank_pk(pool: str, bank: int) -> str:
+    """The partition of one bank of slots."""
+    return f"POOL#{pool}#{bank:03d}"
+
+
+def slot_key(slot: SlotId) -> dict[str, str]:
+    """Where a slot lives."""
+    return {TABLE_PK: bank_pk(slot.pool, slot.number // limits.BANK_SLOTS), TABLE_SK: f"SLOT#{slot.number:05d}"}
+
+
+def job_key(key: str) -> dict[str, str]:
+    """Where a job lives: one item a workflow key."""
+    return {TABLE_PK: f"JOB#{key}", TABLE_SK: "JOB"}
+
+
+def queued_pk(pool: str, shard: int) -> str:
+    """The index partition of runnable jobs."""
+    return f"QUEUED#{pool}#{shard}"
+
+
+def running_pk(pool: str, shard: int) -> str:
+    """The index partition of running jobs."""
+    return f"RUNNING#{pool}#{shard}"
+
+
+def shard_of(key: str, shards: int) -> int:
+    """The same shard for the same key, on every machine."""
+    return zlib.crc32(key.encode()) % shards
+
+
+def rank_of(key: str, priority: int, queued_at: float) -> str:
+    """The order of the queue: priority first, then age; the key's checksum keeps equal times apart."""
+    return f"{limits.PRIORITY_MAX - priority}#{int(queued_at * 1000):015d}#{zlib.crc32(key.encode()):08x}"
+
+
+# --- items
+
+
+def _seconds(value: float) -> Decimal:
+    return Decimal(f"{value:.3f}")
+
+
+def slot_item(slot: SlotId, now: float) -> dict[str, Any]:
+    """A new slot. Its generation starts at the clock, so that a table made anew never repeats an old fence."""
+    return {**slot_key(slot), SCHEMA: SCHEMA_VERSION, "state": SlotState.EMPTY.value, "generation": int(now)}
+
+
+def slot_from(item: Item) -> Slot:
+    """Read a slot."""
+    pool = item[TABLE_PK].split("#")[1]
+    return Slot(
+        id=SlotId(pool, int(item[TABLE_SK].split("#")[1])),
+        state=SlotState(item["state"]),
+        generation=int(item["generation"]),
+        launch=item.get("launch", ""),
+        arn=item.get("arn", ""),
+        leased_at=float(item.get("leased_at", 0)),
+        for_job=item.get("for_job", ""),
+        seen_at=float(item.get("seen_at", 0)),
+        ready_at=float(item.get("ready_at", 0)),
+        missing_since=float(item.get("missing_since", 0)),
+        failed_at=float(item.get("failed_at", 0)),
+        retry_at=float(item.get("retry_at", 0)),
+        strikes=int(item.get("strikes", 0)),
+        why=item.get("why", ""),
+        leave=bool(item.get("leave", False)),
+        retire=bool(item.get("retire", False)),
+    )
+
+
+def job_item(job: Job, op: str) -> dict[str, Any]:
+    """A job as its run begins, or as it is recorded when the cache held its result already."""
+    item: dict[str, Any] = {
+        **job_key(job.key),
+        SCHEMA: SCHEMA_VERSION,
+        OP: op,
+        "status": job.status.value,
+        "run": job.run,
+        "attempt": job.attempt,
+        "pool": job.pool,
+        "priority": job.priority,
+        "shard": job.shard,
+        "request": json.dumps(asdict(job.request), separators=(",", ":")),
+        "queued_at": _seconds(job.queued_at),
+        "due_at": _seconds(job.due_at),
+        OPEN_RANK: job.rank,
+    }
+    if job.ended:
+        return {
+            **item,
+            "artifacts": list(job.artifacts),
+            "ended_at": _seconds(job.ended_at),
+            TTL: int(job.ended_at) + limits.FINISHED_JOB_TTL_S,
+        }
+    return {**item, OPEN_PK: queued_pk(job.pool, job.shard)}
+
+
+def job_from(item: Item) -> Job:
+    """Read a job."""
+    holder = item.get("holder", "")
+    return Job(
+        key=item[TABLE_PK].removeprefix("JOB#"),
+        run=int(item["run"]),
+        status=JobStatus(item["status"]),
+        pool=item["pool"],
+        priority=int(item["priority"]),
+        request=Request(**json.loads(item["request"])),
+        shard=int(item["shard"]),
+        rank=item[OPEN_RANK],
+        attempt=int(item["attempt"]),
+        holder=Holder.parse(holder) if holder else None,
+        queued_at=float(item["queued_at"]),
+        due_at=float(item["due_at"]),
+        claimed_at=float(item.get("claimed_at", 0)),
+        heartbeat_at=float(item.get("heartbeat_at", 0)),
+        ended_at=float(item.get("ended_at", 0)),
+        failures=int(item.get("failures", 0)),
+        interruptions=int(item.get("interruptions", 0)),
+        stage=item.get("stage", ""),
+        fraction=float(item.get("fraction", 0)),
+        message=item.get("message", ""),
+        error=item.get("error", ""),
+        artifacts=tuple(item.get("artifacts", ())),
+    )
+
+
+def queued_from(item: Item) -> Queued:
+    """Read an index entry of a QUEUED job: keys and projected attributes only."""
+    return Queued(
+        key=item[TABLE_PK].removeprefix("JOB#"),
+        pool=item["pool"],
+        rank=item[OPEN_RANK],
+        run=int(item["run"]),
+        attempt=int(item["attempt"]),
+        queued_at=float(item["queued_at"]),
+        due_at=float(item["due_at"]),
+    )
+
+
+def running_from(item: Item) -> Running:
+    """Read an index entry of a RUNNING job: keys and projected attributes only."""
+    return Running(
+        key=item[TABLE_PK].removeprefix("JOB#"),
+        pool=item["pool"],
+        run=int(item["run"]),
+        attempt=int(item["attempt"]),
+        holder=Holder.parse(item["holder"]),
+    )
+
+
+# --- conditional writes
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A named guard: an expression and its values."""
+
+    name: str
+    expression: str
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def __and__(self, other: Condition) -> Condition:
+        return Condition(
+            f"{self.name} and {other.name}",
+            f"({self.expression}) AND ({other.expression})",
+            {**self.values, **other.values},
+        )
+
+
+@dataclass(frozen=True)
+class Write:
+    """One conditional update of one item."""
+
+    key: Mapping[str, str]
+    condition: Condition
+    sets: Mapping[str, Any]
+    removes: Sequence[str] = ()
+    add_strike: bool = False
+
+    @property
+    def update(self) -> str:
+        """The update expression. Set values go by the name of their attribute, prefixed against the condition's."""
+        sets = [f"#{name} = :set_{name}" for name in self.sets]
+        if self.add_strike:
+            sets.append("#strikes = if_not_exists(#strikes, :none) + :one")
+        text = "SET " + ", ".join(sets)
+        return text + (" REMOVE " + ", ".join(f"#{name}" for name in self.removes) if self.removes else "")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Every `:value` of the update and the condition."""
+        strike = {":one": 1, ":none": 0} if self.add_strike else {}
+        return {**{f":set_{name}": value for name, value in self.sets.items()}, **self.condition.values, **strike}
+
+
+def names_in(*expressions: str) -> dict[str, str]:
+    """Every `#name` of the expressions; all attributes go through names, so reserved words never matter."""
+    return {f"#{name}": name for text in expressions for name in re.findall(r"#(\w+)", text)}
+
+
+EXISTS: Final = Condition("it exists", f"attribute_exists(#{TABLE_PK})")
+ABSENT: Final = Condition("it does not exist", f"attribute_not_exists(#{TABLE_PK})")
+
+
+def at_generation(generation: int) -> Condition:
+    """The fence of a slot: this generation and no other."""
+    return Condition("the generation is as read", "#generation = :generation", {":generation": generation})
+
+
+SLOT_EMPTY: Final = Condition("the slot is empty", "#state = :empty", {":empty": SlotState.EMPTY.value})
+SLOT_HELD: Final = Condition("the slot is held", "#state <> :empty", {":empty": SlotState.EMPTY.value})
+SLOT_LAUNCHING: Final = Condition(
+    "the slot is launching", "#state = :launching", {":launching": SlotState.LAUNCHING.value}
+)
+SLOT_STAYS: Final = Condition("the slot is not retiring", "attribute_not_exists(#retire)")
+NO_ARN: Final = Condition("no task is recorded", "attribute_not_exists(#arn)")
+
+
+def arn_is(arn: str) -> Condition:
+    """The recorded task is this one; an empty `arn` stands for no recorded task."""
+    return Condition("the recorded task is this one", "#arn = :arn", {":arn": arn}) if arn else NO_ARN
+
+
+def arn_none_or(arn: str) -> Condition:
+    """No task is recorded yet, or this one."""
+    return Condition(
+        "the recorded task is none or this one", "attribute_not_exists(#arn) OR #arn = :arn", {":arn": arn}
+    )
+
+
+def run_ended(run: int) -> Condition:
+    """The run that was read is over."""
+    ended = [status.value for status in JobStatus if status.ended]
+    return Condition(
+        "the run as read has ended",
+        f"#run = :run AND #status IN ({', '.join(f':ended_{n}' for n in range(len(ended)))})",
+        {":run": run, **{f":ended_{n}": status for n, status in enumerate(ended)}},
+    )
+
+
+def queued_at_attempt(job: Job) -> Condition:
+    """Nobody has claimed the job since it was read."""
+    return Condition(
+        "queued at the attempt as read",
+        "#status = :queued AND #run = :run AND #attempt = :attempt",
+        {":queued": JobStatus.QUEUED.value, ":run": job.run, ":attempt": job.attempt},
+    )
+
+
+def running_at_attempt(job: Job) -> Condition:
+    """The fence of a job: this attempt still runs."""
+    return Condition(
+        "running under this attempt",
+        "#status = :running AND #run = :run AND #attempt = :attempt",
+        {":running": JobStatus.RUNNING.value, ":run": job.run, ":attempt": job.attempt},
+    )
+
+
+def held_by(holder: Holder) -> Condition:
+    """The job's holder is the one that was found dead, or that asks himself."""
+    return Condition("held by this holder", "#holder = :holder", {":holder": str(holder)})
+
+
+# --- slot operations
+
+
+def lease_write(slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str) -> Write:
+    """EMPTY → LAUNCHING. What the slot knows of past failures stays, for the pool's backoff is read from it."""
+    return Write(
+        slot_key(slot.id),
+        SLOT_EMPTY & at_generation(slot.generation) & SLOT_STAYS,
+        {
+            "state": SlotState.LAUNCHING.value,
+            "launch": launch,
+            "for_job": for_job,
+            "leased_at": _seconds(now),
+            "strikes": strikes,
+            OP: op,
+        },
+        ("arn", "seen_at", "missing_since", "leave", "why"),
+    )
+
+
+def launched_write(lease: Lease, arn: str) -> Write:
+    """Record the task that ECS named for this lease."""
+    condition = at_generation(lease.generation) & SLOT_LAUNCHING & arn_none_or(arn)
+    return Write(slot_key(lease.slot), condition, {"arn": arn})
+
+
+def beat_write(lease: Lease, arn: str, first: bool, now: float) -> Write:
+    """The worker lives. Its first beat ends the launch and with it the pool's backoff."""
+    sets: dict[str, Any] = {"state": SlotState.READY.value, "arn": arn, "seen_at": _seconds(now)}
+    if first:
+        sets["ready_at"] = _seconds(now)
+    return Write(slot_key(lease.slot), at_generation(lease.generation) & SLOT_HELD & arn_none_or(arn), sets)
+
+
+def release_write(lease: Lease, arn: str, now: float, why: str, retry_at: float, op: str) -> Write:
+    """Held → EMPTY under the next generation. With it every fence of the old worker is void for ever."""
+    sets: dict[str, Any] = {
+        "state": SlotState.EMPTY.value,
+        "generation": max(lease.generation + 1, int(now)),
+        "why": why[: limits.PROGRESS_MAX_CHARS],
+        OP: op,
+    }
+    if retry_at:
+        sets |= {"failed_at": _seconds(now), "retry_at": _seconds(retry_at)}
+    return Write(
+        slot_key(lease.slot),
+        at_generation(lease.generation) & SLOT_HELD & arn_is(arn),
+        sets,
+        ("arn", "launch", "for_job", "leased_at", "seen_at", "missing_since", "leave"),
+        add_strike=bool(retry_at),
+    )
+
+
+def missing_write(lease: Lease, since: float) -> Write:
+    """Note since when ECS does not know the task; 0 takes the note back."""
+    return Write(
+        slot_key(lease.slot),
+        at_generation(lease.generation) & SLOT_HELD,
+        {"missing_since": _seconds(since)},
+    )
+
+
+def retire_write(slot: SlotId, retire: bool) -> Write:
+    """Mark a slot above the cap, or take the mark back."""
+    if retire:
+        return Write(slot_key(slot), EXISTS, {"retire": True})
+    return Write(slot_key(slot), EXISTS, {SCHEMA: SCHEMA_VERSION}, ("retire",))
+
+
+# --- job operations
+
+
+def claim_write(queued: Job, holder: Holder, now: float, op: str) -> Write:
+    """QUEUED → RUNNING under the next attempt."""
+    return Write(
+        job_key(queued.key),
+        queued_at_attempt(queued),
+        {
+            "status": JobStatus.RUNNING.value,
+            "attempt": queued.attempt + 1,
+            "holder": str(holder),
+            "claimed_at": _seconds(now),
+            "heartbeat_at": _seconds(now),
+            OPEN_PK: running_pk(queued.pool, queued.shard),
+            OP: op,
+        },
+        ("stage", "fraction", "message"),
+    )
+
+
+def heartbeat_write(running: Job, now: float, stage: str, fraction: float, message: str) -> Write:
+    """How far the attempt is."""
+    return Write(
+        job_key(running.key),
+        running_at_attempt(running),
+        {
+            "heartbeat_at": _seconds(now),
+            "stage": stage,
+            "fraction": _seconds(fraction),
+            "message": message[: limits.PROGRESS_MAX_CHARS],
+        },
+    )
+
+
+def finish_write(running: Job, status: JobStatus, now: float, error: str, artifacts: Sequence[str], op: str) -> Write:
+    """RUNNING → a final status; the job leaves the index, and the table some days later."""
+    return Write(
+        job_key(running.key),
+        running_at_attempt(running),
+        {
+            "status": status.value,
+            "ended_at": _seconds(now),
+            "error": error[: limits.ERROR_MAX_CHARS],
+            "artifacts": list(artifacts),
+            TTL: int(now) + limits.FINISHED_JOB_TTL_S,
+            OP: op,
+        },
+        (OPEN_PK,),
+    )
+
+
+def requeue_write(running: Job, due_at: float, failures: int, interruptions: int, error: str, op: str) -> Write:
+    """RUNNING → QUEUED at its old rank. The attempt stays: the next claim goes one further."""
+    if running.holder is None:
+        raise ValueError(f"job {running.key} has no holder to take it from")
+    return Write(
+        job_key(running.key),
+        running_at_attempt(running) & held_by(running.holder),
+        {
+            "status": JobStatus.QUEUED.value,
+            "due_at": _seconds(due_at),
+            "failures": failures,
+            "interruptions": interruptions,
+            "error": error[: limits.ERROR_MAX_CHARS],
+            OPEN_PK: queued_pk(running.pool, running.shard),
+            OP: op,
+        },
+        ("holder", "stage", "fraction", "message", "claimed_at", "heartbeat_at"),
+    )
+
+
+def slot_ids(pool: str, cap: int) -> Iterator[SlotId]:
+    """The slots of a cap, by number."""
+    return (SlotId(pool, number) for number in range(cap))

@@ -1,0 +1,104 @@
+"""Every limit and default of the product, bound once, with its unit last in the name.
+
+Sources: `A` and `B` are the systems that came before; AWS's own limits carry the service's name. The assertions
+at the end hold the relations between the figures that the protocol rests on.
+"""
+
+from typing import Final
+
+# --- AWS
+RUN_TASK_TOKEN_MAX_CHARS: Final = 64
+RUN_TASK_OVERRIDES_MAX_CHARS: Final = 8_192
+STARTED_BY_MAX_CHARS: Final = 128
+DESCRIBE_TASKS_MAX_ARNS: Final = 100
+SQS_MESSAGE_MAX_BYTES: Final = 1_048_576
+STOPPED_TASKS_VISIBLE_S: Final = 3_600
+FARGATE_STOP_TIMEOUT_MAX_S: Final = 120
+ECS_CALL_TOKEN_LIFE_S: Final = 86_400
+
+# --- deciders
+DECIDER_TIMEOUT_S: Final = 60
+TICK_PERIOD_S: Final = 60
+QUEUE_VISIBILITY_S: Final = 6 * DECIDER_TIMEOUT_S
+QUEUE_RETENTION_S: Final = 14 * 86_400
+EVENT_MAX_RECEIVES: Final = 10
+INTAKE_MAX_RECEIVES: Final = 10
+REJECTED_BODY_MAX_BYTES: Final = 200_000
+
+# --- slots
+BANK_SLOTS: Final = 256
+BANKS_MAX: Final = 40
+PAGES_MAX: Final = 200
+LEASES_PER_DECISION: Final = 100
+SCALE_ROUNDS: Final = 3
+ADMIT_ROUNDS: Final = 8
+BEAT_S: Final = 30
+SILENT_S: Final = 120
+"""A READY slot without a beat for this long is looked at: StopTask and DescribeTasks, never a release."""
+SILENT_LAUNCHING_S: Final = 300
+RESEND_AFTER_S: Final = 20
+"""A LAUNCHING slot without an ARN is left to its own sender for this long; then the tick sends the token again."""
+MISSING_IS_PROOF_S: Final = 65 * 60
+UNSERVED_S: Final = 120
+"""A job that waits this long beside free READY lanes is not served by them and gets a launch of its own."""
+FRESH_LEASE_S: Final = 30
+"""How long a lease counts for the job that it was taken for although the index does not show that job."""
+BACKOFF_FIRST_S: Final = 10
+BACKOFF_MAX_S: Final = 300
+
+# --- jobs
+OPEN_SHARDS: Final = 1
+OPEN_PAGE_ITEMS: Final = 200
+HEARTBEAT_S: Final = 60
+STALE_S: Final = 180
+JOB_TIMEOUT_S: Final = 14_400
+MAX_ATTEMPTS: Final = 3
+MAX_INTERRUPTIONS: Final = 5
+RETRY_FIRST_S: Final = 5
+RETRY_MAX_S: Final = 300
+PRIORITY_MIN: Final = 0
+PRIORITY_MAX: Final = 9
+PRIORITY_DEFAULT: Final = 5
+FINISHED_JOB_TTL_S: Final = 7 * 86_400
+ERROR_MAX_CHARS: Final = 1_024
+PROGRESS_MAX_CHARS: Final = 256
+REQUEST_MAX_BYTES: Final = 8_192
+WORKFLOW_KEY_MAX_CHARS: Final = 512
+SOURCE_MAX_CHARS: Final = 1_024
+PARAMS_MAX: Final = 16
+TIMEOUT_MAX_S: Final = 7 * 86_400
+ATTEMPTS_LIMIT: Final = 20
+
+# --- workers
+LOOK_S: Final = 1.5
+"""How long an idle worker waits between two looks at the index, jittered by a fifth either way."""
+FENCE_CHECK_S: Final = 3.0
+"""How often a busy worker reads its job: a cancel or a lost fence bites within 5 s."""
+LOOK_ITEMS: Final = 16
+"""How many queued jobs an idle worker reads at a look; it tries them from a random one among the first on."""
+LOOK_SPREAD: Final = 4
+SUPERVISE_S: Final = 0.25
+PROGRESS_WRITE_S: Final = 10
+"""Progress within a stage is written at most this often; a new stage after at least `STAGE_WRITE_S`."""
+STAGE_WRITE_S: Final = 1.0
+IDLE_EXIT_S: Final = 600
+LIFETIME_S: Final = 12 * 3_600
+STOP_TIMEOUT_S: Final = 120
+CHILD_TERM_S: Final = 5
+HEALTH_PORT: Final = 8_080
+SORT_MEMORY_MB: Final = 256
+SORT_THREADS: Final = 1
+
+# --- cache
+CACHE_EXPIRY_DAYS: Final = 30
+ABORTED_MULTIPART_DAYS: Final = 7
+
+assert STALE_S > 2 * HEARTBEAT_S, "one lost heartbeat must not make a job look stale"
+assert SILENT_S > 3 * BEAT_S, "three lost beats in a row before anybody goes and looks"
+assert SILENT_LAUNCHING_S > SILENT_S
+assert MISSING_IS_PROOF_S > STOPPED_TASKS_VISIBLE_S, "ECS shows a stopped task for an hour"
+assert STOP_TIMEOUT_S <= FARGATE_STOP_TIMEOUT_MAX_S
+assert CHILD_TERM_S < STOP_TIMEOUT_S, "a drain ends its child before Fargate ends the worker"
+assert DECIDER_TIMEOUT_S <= 60, "a longer-lived decider may send a token after the slot was freed"
+assert QUEUE_VISIBILITY_S >= 6 * DECIDER_TIMEOUT_S, "AWS asks for six times the function's timeout"
+assert MISSING_IS_PROOF_S < ECS_CALL_TOKEN_LIFE_S

@@ -1,0 +1,145 @@
+"""The message a producer sends: its schema, its validation, and the submission that it becomes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from hashlib import sha256
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+
+from fleetcap import limits
+from fleetcap.catalog import PROCESSORS, processor_for
+from fleetcap.model import Request, Submission
+
+_SEGMENT: Final = r"[A-Za-z0-9][A-Za-z0-9._=@+-]{0,127}"
+_S3_SOURCE: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\x00-\x1f\x7f]+")
+_MD5: Final = r"^[0-9a-f]{32}$"
+
+Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
+Value = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, StringConstraints(max_length=1_024)]
+
+
+_PATTERNS_IN_WORDS: Final = {
+    "source": "must read s3://bucket/key or https://host/path",
+    "workflow_key": "must be 1 to 8 segments parted by /, each of letters, digits and ._=@+- beginning with a letter or digit",
+    "pool": "must be a small letter followed by small letters, digits and -",
+    "md5": "must be 32 small hex digits",
+}
+
+
+class Rejected(Exception):
+    """The message can never run; the text is the one-sentence reason that is kept with it."""
+
+
+class Message(BaseModel):
+    """One job. Unknown fields are refused, so that a misspelt one cannot go unnoticed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, title="Fleetcap job message")
+
+    source: Annotated[str, StringConstraints(strict=True, max_length=limits.SOURCE_MAX_CHARS)] = Field(
+        description="The input: s3://bucket/key, or https://host/path on an allow-listed host.",
+        pattern=r"^(s3|https)://.+$",
+    )
+    processor: Literal[tuple(PROCESSORS)] | None = Field(  # type: ignore[valid-type]
+        default=None, description="What to do with it; derived from the file name where it is left out."
+    )
+    workflow_key: Annotated[str, StringConstraints(strict=True)] | None = Field(
+        default=None,
+        max_length=limits.WORKFLOW_KEY_MAX_CHARS,
+        pattern=rf"^{_SEGMENT}(/{_SEGMENT}){{0,7}}$",
+        description="The mutex: at most one active run per key, one result per key. Like namespace/id/md5/v1; derived "
+        "from source, md5, processor and params where it is left out. A changed source is a new key.",
+    )
+    pool: Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z][a-z0-9-]{0,31}$")] = Field(
+        default="default", description="The class of workers that runs it."
+    )
+    priority: Annotated[int, Field(strict=True, ge=limits.PRIORITY_MIN, le=limits.PRIORITY_MAX)] = Field(
+        default=limits.PRIORITY_DEFAULT, description="9 goes first, 0 last; equal priorities by age."
+    )
+    md5: Annotated[str, StringConstraints(strict=True, pattern=_MD5)] | None = Field(
+        default=None, description="The source's MD5 in 32 lower-case hex digits; a source that differs is refused."
+    )
+    params: Annotated[dict[Name, Value], Field(max_length=limits.PARAMS_MAX)] = Field(
+        default_factory=dict, description="Settings of the processor."
+    )
+    max_attempts: Annotated[int, Field(strict=True, ge=1, le=limits.ATTEMPTS_LIMIT)] = Field(
+        default=limits.MAX_ATTEMPTS, description="How often a job that fails by itself is tried in all."
+    )
+    timeout_s: Annotated[int, Field(strict=True, ge=1, le=limits.TIMEOUT_MAX_S)] = Field(
+        default=limits.JOB_TIMEOUT_S, description="Seconds that one attempt may take."
+    )
+
+    @model_validator(mode="after")
+    def _source_and_processor(self) -> Self:
+        parts = urlsplit(self.source)
+        if parts.scheme == "s3" and not _S3_SOURCE.fullmatch(self.source):
+            raise ValueError("source: an S3 source reads s3://bucket/key")
+        if parts.scheme == "https" and (not parts.hostname or parts.username or parts.password):
+            raise ValueError("source: an https source names a host and no user")
+        if self.processor is None and processor_for(parts.path) is None:
+            raise ValueError(f"processor: none takes a file named like this; name one of {', '.join(PROCESSORS)}")
+        return self
+
+    def request(self) -> Request:
+        """The part of the message that the worker acts on."""
+        derived = processor_for(urlsplit(self.source).path)
+        processor = self.processor or (derived.name if derived else "")
+        return Request(self.source, processor, self.md5 or "", self.params, self.max_attempts, self.timeout_s)
+
+    def key(self) -> str:
+        """The workflow key, as given or derived."""
+        if self.workflow_key:
+            return self.workflow_key
+        request = self.request()
+        identity = json.dumps([request.source, request.md5, request.processor, request.params], sort_keys=True)
+        return f"source/{request.processor}/{sha256(identity.encode()).hexdigest()[:40]}"
+
+
+def submission(body: str, sent_at: float, pools: Collection[str], source_hosts: Collection[str]) -> Submission:
+    """Read one message. Raises Rejected with the reason if it can never run on these pools and hosts."""
+    if len(body.encode()) > limits.REQUEST_MAX_BYTES:
+        raise Rejected(f"the message is larger than {limits.REQUEST_MAX_BYTES:,} bytes")
+    try:
+        message = Message.model_validate_json(body)
+    except ValidationError as error:
+        raise Rejected(_sentence(error)) from None
+    if message.pool not in pools:
+        raise Rejected(f"pool: there is no pool {message.pool!r}; the pools are {', '.join(sorted(pools))}")
+    host = urlsplit(message.source).hostname
+    if message.source.startswith("https:") and host not in source_hosts:
+        raise Rejected(f"source: the host {host} is not on the allow-list (source_hosts)")
+    return Submission(message.key(), message.pool, message.priority, message.request(), sent_at)
+
+
+def _sentence(error: ValidationError) -> str:
+    """The first thing that is wrong, in one sentence that names the field."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in first["loc"])
+    text = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        return f"{where[:64]}: no such field; the fields are {', '.join(Message.model_fields)}"
+    if first["type"] == "string_pattern_mismatch":
+        text = _PATTERNS_IN_WORDS.get(where, text)
+    if first["loc"][:1] == ("params",):
+        where, text = "params", "must map names to strings, numbers, true or false"
+    return (f"{where}: {text}" if where else text)[: limits.ERROR_MAX_CHARS]
+
+
+def json_schema() -> dict[str, Any]:
+    """The published schema of the message (JSON Schema 2020-12)."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Message.model_json_schema()}

@@ -1,0 +1,285 @@
+"""The things Fleetcap decides about: pools, slots, jobs. Values only; nothing here reads a clock or the network."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+
+class SlotState(StrEnum):
+    """EMPTY → LAUNCHING → READY → EMPTY."""
+
+    EMPTY = "EMPTY"
+    LAUNCHING = "LAUNCHING"
+    READY = "READY"
+
+
+class JobStatus(StrEnum):
+    """QUEUED → RUNNING → COMPLETED | FAILED | CANCELLED, and RUNNING → QUEUED on a retry or an interruption."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    COMPLETED = "COMPLETED"
+    FAILED = "FAILED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        """True for the three states that a run does not leave."""
+        return self in {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
+
+
+@dataclass(frozen=True, order=True)
+class SlotId:
+    """A numbered place of a pool; its text form is `pool/number`."""
+
+    pool: str
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.pool}/{self.number}"
+
+    @classmethod
+    def parse(cls, text: str) -> SlotId:
+        """Read `pool/number`. Raises ValueError on anything else."""
+        pool, slash, number = text.rpartition("/")
+        if not (slash and pool and number.isdecimal()):
+            raise ValueError(f"{text!r} is not a slot: it must read pool/number")
+        return cls(pool, int(number))
+
+
+@dataclass(frozen=True, order=True)
+class Lease:
+    """A slot under one generation: the fencing token. Text form `pool/number#generation`, also RunTask's startedBy."""
+
+    slot: SlotId
+    generation: int
+
+    def __str__(self) -> str:
+        return f"{self.slot}#{self.generation}"
+
+    @classmethod
+    def parse(cls, text: str) -> Lease:
+        """Read `pool/number#generation`. Raises ValueError on anything else."""
+        slot, hash_sign, generation = text.rpartition("#")
+        if not (hash_sign and generation.isdecimal()):
+            raise ValueError(f"{text!r} is not a lease: it must read pool/number#generation")
+        return cls(SlotId.parse(slot), int(generation))
+
+
+@dataclass(frozen=True, order=True)
+class Holder:
+    """Who runs a job: one lane of the worker under a lease. Text form `pool/number#generation#lane`."""
+
+    lease: Lease
+    lane: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.lease}#{self.lane}"
+
+    @classmethod
+    def parse(cls, text: str) -> Holder:
+        """Read `pool/number#generation#lane`. Raises ValueError on anything else."""
+        lease, hash_sign, lane = text.rpartition("#")
+        if not (hash_sign and lane.isdecimal()):
+            raise ValueError(f"{text!r} is not a holder: it must read pool/number#generation#lane")
+        return cls(Lease.parse(lease), int(lane))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A class of workers: one task definition, one cap, one policy. `launch` holds RunTask's parameters, as sent."""
+
+    name: str
+    cap: int
+    launch: Mapping[str, object] = field(default_factory=dict)
+    jobs_per_worker: int = 1
+    shards: int = 1
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One of the pool's numbered places, as a strongly consistent read showed it. Times are unix seconds."""
+
+    id: SlotId
+    state: SlotState
+    generation: int
+    launch: str = ""
+    arn: str = ""
+    leased_at: float = 0.0
+    for_job: str = ""
+    seen_at: float = 0.0
+    ready_at: float = 0.0
+    missing_since: float = 0.0
+    failed_at: float = 0.0
+    retry_at: float = 0.0
+    strikes: int = 0
+    why: str = ""
+    leave: bool = False
+    retire: bool = False
+
+    @property
+    def lease(self) -> Lease:
+        """The fence of whoever acts for this slot now."""
+        return Lease(self.id, self.generation)
+
+    @property
+    def held(self) -> bool:
+        """A task of this generation lives, or may live."""
+        return self.state is not SlotState.EMPTY
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a producer asked for, after validation. It rides in the job item and never changes within a run."""
+
+    source: str
+    processor: str
+    md5: str = ""
+    params: Mapping[str, str | int | float | bool] = field(default_factory=dict)
+    max_attempts: int = 3
+    timeout_s: int = 14_400
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One accepted message: the request under its workflow key. `sent_at` is SQS's SentTimestamp in unix seconds."""
+
+    key: str
+    pool: str
+    priority: int
+    request: Request
+    sent_at: float
+
+
+def key_hash(key: str) -> str:
+    """A short stable name for a workflow key: 16 hex digits."""
+    return hashlib.sha256(key.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One workflow key's item, which is also its mutex: at most one active run. Times are unix seconds."""
+
+    key: str
+    run: int
+    status: JobStatus
+    pool: str
+    priority: int
+    request: Request
+    shard: int = 0
+    rank: str = ""
+    attempt: int = 0
+    holder: Holder | None = None
+    queued_at: float = 0.0
+    due_at: float = 0.0
+    claimed_at: float = 0.0
+    heartbeat_at: float = 0.0
+    ended_at: float = 0.0
+    failures: int = 0
+    interruptions: int = 0
+    stage: str = ""
+    fraction: float = 0.0
+    message: str = ""
+    error: str = ""
+    artifacts: tuple[str, ...] = ()
+
+    @property
+    def ended(self) -> bool:
+        """The run is over and nobody will change it any more."""
+        return self.status.ended
+
+    @property
+    def id(self) -> str:
+        """The run's name: the key's hash and the run's number."""
+        return f"{key_hash(self.key)}-{self.run}"
+
+    @property
+    def as_queued(self) -> Queued:
+        """The job as the index will show it once it has caught up."""
+        return Queued(self.key, self.pool, self.rank, self.run, self.attempt, self.queued_at, self.due_at)
+
+
+@dataclass(frozen=True)
+class Queued:
+    """A QUEUED job as the lagging `open` index shows it: enough to decide who comes next, not enough to claim."""
+
+    key: str
+    pool: str
+    rank: str
+    run: int
+    attempt: int
+    queued_at: float
+    due_at: float
+
+
+@dataclass(frozen=True)
+class Running:
+    """A RUNNING job as the lagging `open` index shows it."""
+
+    key: str
+    pool: str
+    run: int
+    attempt: int
+    holder: Holder
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What a beat brings back: whether the worker should stop claiming."""
+
+    leave: bool = False
+    retire: bool = False
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """One file of a result in the cache. `created` is False where an equal artifact stood there already."""
+
+    kind: str
+    key: str
+    size_bytes: int
+    created: bool = True
+
+
+@dataclass(frozen=True)
+class Started:
+    """ECS named the task of this token."""
+
+    arn: str
+
+
+@dataclass(frozen=True)
+class NotStarted:
+    """ECS recorded `failures[]` under this token: no task exists, and none will come of it."""
+
+    reason: str
+
+
+class Doubt(StrEnum):
+    """Why a RunTask has no answer. None of them frees a slot; they differ in what a person should do."""
+
+    THROTTLED = "throttled"
+    UNKNOWN = "unknown"
+    PERMANENT = "permanent"
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """Anything that is not an answer: a task may exist. The same token is sent again later."""
+
+    doubt: Doubt
+    reason: str
+
+
+LaunchAnswer = Started | NotStarted | Unanswered
+
+
+class TaskStatus(StrEnum):
+    """What DescribeTasks said of a task, as far as it matters for a slot."""
+
+    ALIVE = "ALIVE"
+    STOPPED = "STOPPED"
+    MISSING = "MISSING"

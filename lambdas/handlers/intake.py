@@ -1,0 +1,126 @@
+"""A batch of messages arrives; each joins a run, is answered by one, begins one, or is rejected with its reason."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fleetcap import keys, limits, wiring
+from fleetcap.adapters.cache import S3Cache
+from fleetcap.adapters.rejects import SqsRejects
+from fleetcap.catalog import artifact_keys
+from fleetcap.decide import admit
+from fleetcap.fleet import Fleet
+from fleetcap.messages import Rejected, submission
+from fleetcap.model import Job, JobStatus, Submission
+from fleetcap.ports import Cache, Rejects
+from handlers.log import log
+
+
+@dataclass(frozen=True)
+class Intake:
+    """The decider with its ports."""
+
+    fleet: Fleet
+    cache: Cache
+    rejects: Rejects
+    source_hosts: frozenset[str]
+
+    def handle(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Take in an SQS batch. Only messages that could not be settled are reported back, to be delivered again."""
+        began_at = self.fleet.clock.now()
+        queued: dict[str, Job] = {}
+        unsettled: list[str] = []
+        for record in event["Records"]:
+            message_id = record["messageId"]
+            try:
+                if job := self._take(record):
+                    queued[message_id] = job
+            except Exception as error:  # its neighbours must not suffer
+                self.fleet.log("not taken in", message_id=message_id, error=repr(error))
+                unsettled.append(message_id)
+        unsettled += self._scale(queued)
+        self.fleet.log("took in", records=len(event["Records"]), began_at=began_at, ended_at=self.fleet.clock.now())
+        return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in unsettled]}
+
+    def _take(self, record: dict[str, Any]) -> Job | None:
+        """The job that the message leaves QUEUED, if any."""
+        sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
+        try:
+            accepted = submission(record["body"], sent_at, self.fleet.pools, self.source_hosts)
+        except Rejected as reason:
+            self.rejects.reject(record["body"], str(reason), record["messageId"])
+            self.fleet.log("rejected", message_id=record["messageId"], reason=str(reason))
+            return None
+        job, decision = self._admit(accepted)
+        self.fleet.log("admitted", message_id=record["messageId"], key=job.key, job=job.id, decision=decision)
+        return job if job.status is JobStatus.QUEUED else None
+
+    def _admit(self, accepted: Submission) -> tuple[Job, str]:
+        """The job that answers the message, and the name of the decision that made it so."""
+        for _ in range(limits.ADMIT_ROUNDS):
+            standing = self.fleet.table.job(accepted.key)
+            needs_cache = standing is None or standing.ended
+            cached = needs_cache and self.cache.has_all(_results(accepted))
+            decision = admit.admit(standing, accepted.sent_at, cached)
+            match decision:
+                case admit.Attach(job) | admit.Answer(job):
+                    return job, type(decision).__name__
+                case admit.Enqueue(replacing) | admit.Record(replacing):
+                    job = self._new_run(accepted, replacing, ended=isinstance(decision, admit.Record))
+                    if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
+                        return job, type(decision).__name__
+        raise TimeoutError(f"{accepted.key} changed under each of {limits.ADMIT_ROUNDS} attempts to put it")
+
+    def _new_run(self, accepted: Submission, replacing: Job | None, ended: bool) -> Job:
+        now = self.fleet.clock.now()
+        return Job(
+            key=accepted.key,
+            run=replacing.run + 1 if replacing else 1,
+            status=JobStatus.COMPLETED if ended else JobStatus.QUEUED,
+            pool=accepted.pool,
+            priority=accepted.priority,
+            request=accepted.request,
+            shard=keys.shard_of(accepted.key, self.fleet.pools[accepted.pool].shards),
+            rank=keys.rank_of(accepted.key, accepted.priority, now),
+            attempt=replacing.attempt if replacing else 0,
+            queued_at=now,
+            due_at=now,
+            ended_at=now if ended else 0.0,
+            artifacts=_results(accepted) if ended else (),
+        )
+
+    def _scale(self, queued: dict[str, Job]) -> list[str]:
+        """Ask for capacity, pool by pool. The messages to deliver again, so that their jobs ask again."""
+        unsettled: list[str] = []
+        for pool in self.fleet.pools.values():
+            mine = {message_id: job for message_id, job in queued.items() if job.pool == pool.name}
+            try:
+                if mine:
+                    self.fleet.scale(pool, [job.as_queued for job in mine.values()], most=len(mine))
+            except Exception as error:  # the jobs are safe in the table; the other pools must not suffer
+                self.fleet.log("not scaled", pool=pool.name, error=repr(error))
+                unsettled += mine
+        return unsettled
+
+
+def _results(accepted: Submission) -> tuple[str, ...]:
+    return artifact_keys(accepted.key, accepted.request.processor)
+
+
+def _wired() -> Intake:
+    cache = S3Cache(
+        wiring.s3_client(), wiring.setting(keys.ENV_CACHE_BUCKET), wiring.setting(keys.ENV_CACHE_PREFIX, "")
+    )
+    rejects = SqsRejects(wiring.sqs_client(), wiring.setting(keys.ENV_REJECTED_QUEUE_URL))
+    return Intake(wiring.fleet(log), cache, rejects, wiring.source_hosts())
+
+
+_intake: Intake | None = None
+
+
+def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
+    """Lambda entry point."""
+    global _intake  # noqa: PLW0603 - made once an execution environment, at the first call
+    _intake = _intake or _wired()
+    return _intake.handle(event)

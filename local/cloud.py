@@ -1,0 +1,295 @@
+"""The embedded cloud's life: an AWS emulator and a process-backed Fargate, started and stopped as one.
+
+Everything of one cloud lives in one directory and carries that directory in the environment variable FLEETCAP_CLOUD,
+children's children included. So a cloud whose launcher was killed is swept away by the mark, never by a stale process
+id, and two clouds side by side cannot touch each other. Everything listens on 127.0.0.1 only.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, Any, Final, Self
+
+import boto3
+import psutil
+import trustme
+import urllib3
+from botocore.config import Config
+
+MARK: Final = "FLEETCAP_CLOUD"
+HOST: Final = "127.0.0.1"
+REGION: Final = "us-east-1"
+ROOT: Final = Path(__file__).resolve().parent.parent
+START_S: Final = 60
+STOP_S: Final = 20
+
+
+class CloudError(Exception):
+    """The embedded cloud cannot do what was asked; one sentence that says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where a running cloud answers, and the credentials of its root user (the emulator's, good for nothing else)."""
+
+    aws: str
+    ecs: str
+    ca_bundle: str
+
+    def environment(self) -> dict[str, str]:
+        """What any AWS client needs in its environment to talk to this cloud."""
+        return {
+            "AWS_ENDPOINT_URL": self.aws,
+            "AWS_ENDPOINT_URL_ECS": self.ecs,
+            "AWS_CA_BUNDLE": self.ca_bundle,
+            "AWS_ACCESS_KEY_ID": "test",
+            "AWS_SECRET_ACCESS_KEY": "test",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_REGION": REGION,
+        }
+
+    def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
+        """A root client of this cloud."""
+        return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION).client(  # type: ignore[call-overload]  # noqa: S106
+            service,
+            endpoint_url=self.ecs if service == "ecs" else self.aws,
+            verify=self.ca_bundle,
+            config=Config(signature_version="s3v4" if service == "s3" else None, max_pool_connections=32),
+        )
+
+
+class Cloud:
+    """One embedded cloud in one directory. Use as a context manager, or `start` and `stop`."""
+
+    def __init__(self, directory: Path, cold_start_s: float = 2.0) -> None:
+        self.directory = directory.resolve()
+        self.cold_start_s = cold_start_s
+        self._lock: IO[str] | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> Endpoints:
+        """Sweep what a killed predecessor left, start everything, wait until it answers."""
+        self._lock = self._locked()
+        try:
+            sweep(self.directory)
+            for name in ("tmp", "fargate"):
+                shutil.rmtree(self.directory / name, ignore_errors=True)
+                (self.directory / name).mkdir(parents=True)
+            emulator_port, fargate_port = _free_ports(2)
+            ca_bundle = self._certificates()
+            endpoints = Endpoints(f"https://{HOST}:{emulator_port}", f"http://{HOST}:{fargate_port}", str(ca_bundle))
+            self._start_emulator(emulator_port, endpoints)
+            self._wait_until_up("emulator", f"{endpoints.aws}/_ministack/health", ca_bundle)
+            self._start_fargate(fargate_port, endpoints)
+            self._wait_until_up("fargate", f"{endpoints.ecs}/_fleetcap/meter", ca_bundle)
+        except BaseException:
+            self.stop()
+            raise
+        self.endpoints = endpoints
+        _write_json(self.directory / "cloud.json", {"launcher_pid": os.getpid(), **asdict(endpoints)})
+        return endpoints
+
+    def stop(self) -> None:
+        """Stop tasks, then the emulator, then whatever else carries the mark. Repeatable."""
+        (self.directory / "cloud.json").unlink(missing_ok=True)
+        for process in reversed(self._processes):
+            process.terminate()
+            try:
+                process.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._processes.clear()
+        sweep(self.directory)
+        shutil.rmtree(self.directory / "tmp", ignore_errors=True)
+        if self._lock:
+            self._lock.close()
+            self._lock = None
+
+    def _locked(self) -> IO[str]:
+        """Hold the directory for this process; the system lets go of it when the process dies, however it dies."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = (self.directory / "lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            raise CloudError(
+                f"An embedded cloud named {self.directory.name} is up already; "
+                "stop it with `fleetcap local down`, or choose another --name."
+            ) from None
+        return lock
+
+    def _certificates(self) -> Path:
+        """A fresh authority and a server certificate for the loopback address."""
+        tls = self.directory / "tls"
+        shutil.rmtree(tls, ignore_errors=True)
+        tls.mkdir(mode=0o700)
+        authority = trustme.CA()
+        server = authority.issue_cert(HOST, "localhost")
+        server.private_key_pem.write_to_path(str(tls / "server.key"))
+        for number, pem in enumerate(server.cert_chain_pems):
+            pem.write_to_path(str(tls / "server.crt"), append=number > 0)
+        authority.cert_pem.write_to_path(str(tls / "ca.pem"))
+        return tls / "ca.pem"
+
+    def _base_environment(self) -> dict[str, str]:
+        """Only what is needed: the emulator hands its environment on to every Lambda process."""
+        return {
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.defpath}",
+            "HOME": str(self.directory / "tmp"),
+            "TMPDIR": str(self.directory / "tmp"),
+            "LANG": "C.UTF-8",
+            MARK: str(self.directory),
+        }
+
+    def _start_emulator(self, port: int, endpoints: Endpoints) -> None:
+        tls = self.directory / "tls"
+        cert, key = str(tls / "server.crt"), str(tls / "server.key")
+        settings = {
+            "AUTH": "true",
+            "USE_SSL": "1",
+            "MINISTACK_SSL_CERT": cert,
+            "MINISTACK_SSL_KEY": key,
+            "GATEWAY_PORT": str(port),
+            "BIND_HOST": HOST,
+            "MINISTACK_HOST": HOST,
+            "MINISTACK_REGION": REGION,
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            "AWS_DEFAULT_REGION": REGION,
+            "AWS_CA_BUNDLE": endpoints.ca_bundle,
+            "AWS_ENDPOINT_URL_ECS": endpoints.ecs,
+        }
+        command = ["-m", "hypercorn", "local.fargate.gate:app", "--bind", f"{HOST}:{port}", "--keep-alive", "75"]
+        self._spawn("emulator", [*command, "--certfile", cert, "--keyfile", key], settings)
+
+    def _start_fargate(self, port: int, endpoints: Endpoints) -> None:
+        arguments = {
+            "--port": str(port),
+            "--emulator": endpoints.aws,
+            "--state-dir": str(self.directory / "fargate"),
+            "--cold-start-s": str(self.cold_start_s),
+        }
+        command = ["-m", "local.fargate", *(word for pair in arguments.items() for word in pair)]
+        root = endpoints.environment()
+        del root["AWS_ENDPOINT_URL"], root["AWS_ENDPOINT_URL_ECS"]
+        self._spawn("fargate", command, root)
+
+    def _spawn(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
+        """Start a server in a session of its own, so that a Ctrl-C at the launcher's terminal does not reach it."""
+        with (self.directory / f"{name}.log").open("wb") as output:
+            process = subprocess.Popen(
+                [sys.executable, *arguments],
+                cwd=ROOT,
+                env={**self._base_environment(), **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+
+    def _wait_until_up(self, name: str, url: str, ca_bundle: Path) -> None:
+        """Until the server started last answers."""
+        pool = urllib3.PoolManager(ssl_context=ssl.create_default_context(cafile=ca_bundle), retries=False)
+        give_up_at = time.monotonic() + START_S
+        while time.monotonic() < give_up_at:
+            if self._processes[-1].poll() is not None:
+                raise CloudError(f"The {name} ended at once; {name}.log in {self.directory} says why.")
+            with suppress(urllib3.exceptions.HTTPError):
+                if pool.request("GET", url, timeout=2.0).status == HTTPStatus.OK:
+                    return
+            time.sleep(0.05)
+        raise CloudError(f"The {name} did not answer within {START_S} s; see {name}.log in {self.directory}.")
+
+
+def attach(directory: Path) -> Endpoints:
+    """The endpoints of a cloud that runs in this directory. Raises CloudError if none does."""
+    try:
+        known = json.loads((directory / "cloud.json").read_text())
+    except FileNotFoundError:
+        raise CloudError("No embedded cloud is up here; start one with: fleetcap local up") from None
+    return Endpoints(known["aws"], known["ecs"], known["ca_bundle"])
+
+
+def shut_down(directory: Path) -> bool:
+    """End the cloud of this directory through its launcher, and sweep. False if there was nothing to end."""
+    try:
+        launcher = psutil.Process(json.loads((directory / "cloud.json").read_text())["launcher_pid"])
+    except (FileNotFoundError, psutil.NoSuchProcess):
+        return sweep(directory) > 0
+    if _holds_lock(directory):  # else the process id is a dead launcher's and may be anybody's by now
+        launcher.terminate()
+        psutil.wait_procs([launcher], timeout=2 * STOP_S)
+    sweep(directory)
+    return True
+
+
+def _holds_lock(directory: Path) -> bool:
+    """Whether a launcher is alive in this directory."""
+    with (directory / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
+def sweep(directory: Path) -> int:
+    """Kill every process that carries this cloud's mark; how many there were. The caller itself is never among them."""
+    swept = 0
+    while found := list(_marked(str(directory.resolve()))):
+        for process in found:
+            swept += 1
+            with _gone_is_fine():
+                process.kill()
+        psutil.wait_procs(found, timeout=5)
+    return swept
+
+
+def _marked(mark: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with _gone_is_fine():
+            zombie = process.status() == psutil.STATUS_ZOMBIE
+            if process.pid != os.getpid() and not zombie and process.environ().get(MARK) == mark:
+                yield process
+
+
+def _gone_is_fine() -> AbstractContextManager[None]:
+    return suppress(psutil.NoSuchProcess, psutil.AccessDenied)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server((HOST, 0)) for _ in range(count)]
+    ports = [int(server.getsockname()[1]) for server in sockets]
+    for server in sockets:
+        server.close()
+    return ports
+
+
+def _write_json(path: Path, value: object) -> None:
+    """Write a file that is never seen half-written."""
+    partial = path.with_suffix(".part")
+    partial.write_text(json.dumps(value, indent=2))
+    partial.replace(path)

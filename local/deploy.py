@@ -1,0 +1,131 @@
+"""The synthesized template, deployed unmodified: what `cdk deploy` does, without Node, an account or Docker.
+
+File assets go to the bootstrap bucket as zips; image assets are skipped, because the local Fargate runs the image's
+command from this tree. The one parameter that is set is the name under which the Powertools layer's ARN is looked up.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from local.cloud import ROOT, CloudError, Endpoints
+
+_LAYER_PARAMETER: Final = "/fleetcap/local/powertools-layer"
+_LAYER: Final = "arn:aws:lambda:us-east-1:017000801446:layer:AWSLambdaPowertoolsPythonV3-python313-arm64:1"
+_BOOTSTRAP_PARAMETER: Final = "/cdk-bootstrap/hnb659fds/version"
+_STACK_S: Final = 120
+
+
+class Synth:
+    """`python app.py` in a process of its own, so that it runs beside other preparations."""
+
+    def __init__(self, config: Mapping[str, object], output: Path) -> None:
+        self._output = output
+        context = json.loads((ROOT / "cdk.json").read_text())["context"]
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            "CDK_OUTDIR": str(output),
+            "CDK_CONTEXT_JSON": json.dumps({**context, "fleetcap": dict(config)}),
+        }
+        self._process = subprocess.Popen(
+            [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+
+    def assembly(self) -> Path:
+        """Wait for the cloud assembly. Raises CloudError with what the app said if it refuses."""
+        said, _ = self._process.communicate()
+        if self._process.returncode:
+            lines = said.decode().strip().splitlines() or ["no output"]
+            raise CloudError(f"The stacks could not be synthesized: {lines[-1]}")
+        return self._output
+
+    def cancel(self) -> None:
+        """End the process if it still runs."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+def deploy(assembly: Path, cloud: Endpoints) -> dict[str, str]:
+    """Create every stack of the assembly in order; all their outputs by name."""
+    account = cloud.client("sts").get_caller_identity()["Account"]
+    bucket = _bootstrap(cloud, account)
+    manifest = json.loads((assembly / "manifest.json").read_text())["artifacts"]
+    stacks = {name: art for name, art in manifest.items() if art["type"] == "aws:cloudformation:stack"}
+    outputs: dict[str, str] = {}
+    done: set[str] = set()
+    while pending := [n for n in stacks if n not in done]:
+        name = next(n for n in pending if not (set(stacks[n].get("dependencies", [])) & set(pending)))
+        _upload_assets(cloud, assembly, assembly / f"{name}.assets.json", bucket, account)
+        outputs |= _create(cloud, name, (assembly / stacks[name]["properties"]["templateFile"]).read_text())
+        done.add(name)
+    return outputs
+
+
+def _bootstrap(cloud: Endpoints, account: str) -> str:
+    """The two things of `cdk bootstrap` that a deployment needs here: the version parameter and the asset bucket."""
+    ssm = cloud.client("ssm")
+    for name, value in ((_BOOTSTRAP_PARAMETER, "99"), (_LAYER_PARAMETER, _LAYER)):
+        ssm.put_parameter(Name=name, Value=value, Type="String", Overwrite=True)
+    bucket = f"cdk-hnb659fds-assets-{account}-{cloud.environment()['AWS_REGION']}"
+    cloud.client("s3").create_bucket(Bucket=bucket)
+    return bucket
+
+
+def _upload_assets(cloud: Endpoints, assembly: Path, manifest: Path, bucket: str, account: str) -> None:
+    s3 = cloud.client("s3")
+    for asset in json.loads(manifest.read_text()).get("files", {}).values():
+        source = assembly / asset["source"]["path"]
+        body = _zipped(source) if asset["source"]["packaging"] == "zip" else source.read_bytes()
+        for destination in asset["destinations"].values():
+            key = destination["objectKey"].replace("${AWS::AccountId}", account)
+            s3.put_object(Bucket=bucket, Key=key, Body=body)
+
+
+def _zipped(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, path.relative_to(folder))
+    return buffer.getvalue()
+
+
+def _create(cloud: Endpoints, name: str, template: str) -> dict[str, str]:
+    """Create one stack and wait for it; its outputs."""
+    client = cloud.client("cloudformation")
+    declared = json.loads(template).get("Parameters", {})
+    layers = [p for p, spec in declared.items() if "powertools" in str(spec.get("Default", ""))]
+    client.create_stack(
+        StackName=name,
+        TemplateBody=template,
+        Parameters=[{"ParameterKey": p, "ParameterValue": _LAYER_PARAMETER} for p in layers],
+        Capabilities=["CAPABILITY_NAMED_IAM"],
+    )
+    give_up_at = time.monotonic() + _STACK_S
+    while time.monotonic() < give_up_at:
+        stack: dict[str, Any] = client.describe_stacks(StackName=name)["Stacks"][0]
+        if stack["StackStatus"] == "CREATE_COMPLETE":
+            return {output["OutputKey"]: output["OutputValue"] for output in stack.get("Outputs", [])}
+        if not stack["StackStatus"].endswith("IN_PROGRESS"):
+            break
+        time.sleep(0.05)
+    raise CloudError(f"Stack {name} was not created ({stack['StackStatus']}): {_why(client, name)}")
+
+
+def _why(client: Any, name: str) -> str:  # noqa: ANN401 - boto3 makes its clients at run time
+    """The first failure of a stack, in CloudFormation's own words."""
+    events = client.describe_stack_events(StackName=name)["StackEvents"]
+    failed = [e for e in events if e["ResourceStatus"].endswith("FAILED") and e.get("ResourceStatusReason")]
+    last = min(failed, key=lambda e: e["Timestamp"], default=None)
+    return f"{last['LogicalResourceId']}: {last['ResourceStatusReason']}" if last else "no event says why"

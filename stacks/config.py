@@ -1,0 +1,374 @@
+"""Every knob of a deployment, with its unit in its name. Values only: nothing here knows the CDK.
+
+`Config.from_context` takes overrides from the CDK context and refuses what cannot work with one sentence: the
+setting, why it cannot be, what to do. What the stacks create by themselves (network, cluster) cannot be missing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from types import MappingProxyType
+from typing import Any, Final, get_type_hints
+
+from fleetcap import limits
+
+Knob = int | float | str | bool | tuple[str, ...]
+
+CONTEXT_KEY: Final = "fleetcap"
+CONTEXT_CAP: Final = "cap"
+DEFAULT_POOL: Final = "default"
+POOLS_MAX: Final = 4
+SOURCE_HOSTS_MAX_CHARS: Final = 500
+"""Lambda's environment holds 4 KB in all; a pool's RunTask parameters take up to 750 characters of it."""
+
+GIB_MIB: Final = 1_024
+FARGATE_MEMORY_MIB: Final[Mapping[int, Sequence[int]]] = MappingProxyType(
+    {
+        256: (512, 1 * GIB_MIB, 2 * GIB_MIB),
+        512: range(1 * GIB_MIB, 4 * GIB_MIB + 1, GIB_MIB),
+        1_024: range(2 * GIB_MIB, 8 * GIB_MIB + 1, GIB_MIB),
+        2_048: range(4 * GIB_MIB, 16 * GIB_MIB + 1, GIB_MIB),
+        4_096: range(8 * GIB_MIB, 30 * GIB_MIB + 1, GIB_MIB),
+        8_192: range(16 * GIB_MIB, 60 * GIB_MIB + 1, 4 * GIB_MIB),
+        16_384: range(32 * GIB_MIB, 120 * GIB_MIB + 1, 8 * GIB_MIB),
+    }
+)
+"""Which memory Fargate sells with which CPU units."""
+FARGATE_DISK_GIB: Final = range(21, 201)
+ARCHITECTURES: Final = ("X86_64", "ARM64")
+MAPPING_CONCURRENCY: Final = range(2, 1_001)
+SQS_BATCH: Final = range(1, 11)
+SQS_WINDOW_S: Final = range(301)
+LAMBDA_MEMORY_MIB: Final = range(128, 10_241)
+LOG_RETENTION_DAYS: Final = MappingProxyType(
+    {
+        1: "ONE_DAY",
+        3: "THREE_DAYS",
+        5: "FIVE_DAYS",
+        7: "ONE_WEEK",
+        14: "TWO_WEEKS",
+        30: "ONE_MONTH",
+        60: "TWO_MONTHS",
+        90: "THREE_MONTHS",
+        180: "SIX_MONTHS",
+        365: "ONE_YEAR",
+        731: "TWO_YEARS",
+        1_827: "FIVE_YEARS",
+        3_653: "TEN_YEARS",
+    }
+)
+"""The retentions on offer, by the names that the CDK gives them."""
+
+NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
+HOST: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+PREFIX: Final = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*/)*")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot work; the message is one sentence for the person who wrote it."""
+
+
+@dataclass(frozen=True)
+class PoolConfig:
+    """One class of workers: its cap, the size of a worker, and how a worker behaves."""
+
+    name: str = DEFAULT_POOL
+    cap: int = 16
+    cpu_units: int = 1_024
+    memory_mib: int = 2_048
+    disk_gib: int = 21
+    architecture: str = "X86_64"
+    assign_public_ip: bool = True
+    jobs_per_worker: int = 1
+    shards: int = limits.OPEN_SHARDS
+    idle_exit_s: int = limits.IDLE_EXIT_S
+    lifetime_s: int = limits.LIFETIME_S
+    stop_timeout_s: int = limits.STOP_TIMEOUT_S
+    heartbeat_s: int = limits.HEARTBEAT_S
+    beat_s: int = limits.BEAT_S
+    look_s: float = limits.LOOK_S
+    fence_check_s: float = limits.FENCE_CHECK_S
+    sort_memory_mb: int = limits.SORT_MEMORY_MB
+    sort_threads: int = limits.SORT_THREADS
+
+
+@dataclass(frozen=True)
+class Config:
+    """One deployment. `name` leads the stacks' names, so that two deployments can share an account."""
+
+    name: str = "fleetcap"
+    retain_data: bool = True
+    pools: tuple[PoolConfig, ...] = (PoolConfig(),)
+    decider_concurrency: int = 16
+    decider_memory_mib: int = 512
+    decider_timeout_s: int = limits.DECIDER_TIMEOUT_S
+    intake_batch_size: int = 10
+    intake_batch_window_s: int = 0
+    log_retention_days: int = 30
+    source_hosts: tuple[str, ...] = ()
+    extra_source_buckets: tuple[str, ...] = ()
+    cache_prefix: str = ""
+    cache_expiry_days: int = limits.CACHE_EXPIRY_DAYS
+
+    @classmethod
+    def from_context(cls, context: Mapping[str, object]) -> Config:
+        """Read `context["fleetcap"]` (an object, or its JSON) and the shorthand `context["cap"]`.
+
+        Raises ConfigError.
+        """
+        settings = context.get(CONTEXT_KEY)
+        given = _object({} if settings is None else settings, CONTEXT_KEY)
+        pools = _pools(given.pop("pools", None))
+        cap = context.get(CONTEXT_CAP)
+        if cap is not None:
+            pools = _with_cap(pools, _cap(cap))
+        config = cls(pools=pools, **_knobs(cls, given, CONTEXT_KEY))
+        for refusal in _refusals(config):
+            raise ConfigError(refusal)
+        return config
+
+    def stack(self, part: str) -> str:
+        """The name of one of the deployment's stacks, such as `Fleetcap-State`."""
+        return f"{self.name.capitalize()}-{part}"
+
+
+# --- reading: shapes and types
+
+
+def _object(value: object, where: str) -> dict[str, object]:
+    """A mapping, or the JSON of one, as a plain dict."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ConfigError(
+                f"{where} is no JSON ({error}): pass one object, such as {{'retain_data': false}}."
+            ) from None
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where} must be one object of settings, not {value!r}: write {{setting: value}}.")
+    return {str(key): item for key, item in value.items()}
+
+
+def _pools(given: object) -> tuple[PoolConfig, ...]:
+    if given is None:
+        return (PoolConfig(),)
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise ConfigError(f"pools must be a list with one object per pool, not {given!r}: write [{{'name': …}}].")
+    objects = (_object(pool, f"pools[{number}]") for number, pool in enumerate(given))
+    return tuple(PoolConfig(**_knobs(PoolConfig, pool, f"pools[{number}]")) for number, pool in enumerate(objects))
+
+
+def _cap(given: object) -> int:
+    """The shorthand arrives as text where the command line set it (`-c cap=4`)."""
+    if isinstance(given, str) and re.fullmatch(r"-?\d+", given):
+        return int(given)
+    return _whole(given, CONTEXT_CAP)
+
+
+def _with_cap(pools: tuple[PoolConfig, ...], cap: int) -> tuple[PoolConfig, ...]:
+    if not any(pool.name == DEFAULT_POOL for pool in pools):
+        raise ConfigError(
+            f"cap={cap} is short for the pool {DEFAULT_POOL!r}, which does not exist: set the cap within pools instead."
+        )
+    return tuple(_capped(pool, cap) if pool.name == DEFAULT_POOL else pool for pool in pools)
+
+
+def _capped(pool: PoolConfig, cap: int) -> PoolConfig:
+    return PoolConfig(**{**vars(pool), "cap": cap})
+
+
+def _knobs(kind: type, given: Mapping[str, object], where: str) -> dict[str, Any]:
+    """The given settings of one dataclass, each of its field's type. Any: the type is the field's, checked here."""
+    readers = {field.name: READERS[hint] for field, hint in _typed_fields(kind) if hint in READERS}
+    unknown = sorted(given.keys() - readers.keys())
+    if unknown:
+        raise ConfigError(f"{where}.{unknown[0]} is no setting: choose from {', '.join(sorted(readers))}.")
+    return {name: readers[name](value, f"{where}.{name}") for name, value in given.items()}
+
+
+def _typed_fields(kind: type) -> Iterator[tuple[Any, object]]:
+    hints = get_type_hints(kind)
+    return ((field, hints[field.name]) for field in fields(kind))
+
+
+def _whole(value: object, where: str) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ConfigError(f"{where} must be a whole number, not {value!r}: write it without quotes and fraction.")
+
+
+def _number(value: object, where: str) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    raise ConfigError(f"{where} must be a number, not {value!r}: write it without quotes.")
+
+
+def _text(value: object, where: str) -> str:
+    if isinstance(value, str):
+        return value
+    raise ConfigError(f"{where} must be a text, not {value!r}: put it in quotes.")
+
+
+def _yes_or_no(value: object, where: str) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise ConfigError(f"{where} must be true or false, not {value!r}: write it without quotes.")
+
+
+def _texts(value: object, where: str) -> tuple[str, ...]:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(_text(item, where) for item in value)
+    raise ConfigError(f"{where} must be a list of texts, not {value!r}: write it in brackets, even for one.")
+
+
+READERS: Final[Mapping[object, Callable[[object, str], Knob]]] = MappingProxyType(
+    {int: _whole, float: _number, str: _text, bool: _yes_or_no, tuple[str, ...]: _texts}
+)
+
+
+# --- refusing: figures and combinations that cannot work
+
+
+def _refusals(config: Config) -> Iterator[str]:
+    """One sentence for each thing that cannot work, most general first."""
+    if not NAME.fullmatch(config.name):
+        yield f"name is {config.name!r}, but stacks are named after it: use a-z, 0-9 and -, a letter first, 32 at most."
+    yield from _pool_list_refusals([pool.name for pool in config.pools])
+    for pool in config.pools:
+        yield from _worker_size_refusals(pool)
+        yield from _worker_timing_refusals(pool)
+    yield from _decider_refusals(config)
+    yield from _data_refusals(config)
+
+
+def _pool_list_refusals(names: Sequence[str]) -> Iterator[str]:
+    if not names:
+        yield "pools is empty, so no job could ever run: name at least one pool, or leave pools out."
+    if len(names) > POOLS_MAX:
+        yield (
+            f"pools lists {len(names)} pools, but Lambda's environment of 4 KB carries the launch parameters of "
+            f"{POOLS_MAX}: use a second deployment under another name."
+        )
+    for name in names:
+        if not NAME.fullmatch(name):
+            yield f"pool name {name!r} is part of keys and tags: use a-z, 0-9 and -, a letter first, 32 at most."
+        if names.count(name) > 1:
+            yield f"pool name {name!r} appears twice, but its slots exist once: give each pool its own name."
+
+
+def _worker_size_refusals(pool: PoolConfig) -> Iterator[str]:
+    where = f"pool {pool.name!r}"
+    if pool.cap < 0:
+        yield f"cap of {where} is {pool.cap}, but it counts workers: set 0 to pause the pool, or more."
+    sizes = FARGATE_MEMORY_MIB.get(pool.cpu_units)
+    if sizes is None:
+        yield (
+            f"cpu_units of {where} is {pool.cpu_units}, which Fargate does not sell: "
+            f"choose from {_list(FARGATE_MEMORY_MIB)}."
+        )
+    elif pool.memory_mib not in sizes:
+        yield (
+            f"memory_mib of {where} is {pool.memory_mib}, which Fargate does not sell with cpu_units "
+            f"{pool.cpu_units}: choose from {_list(sizes)}."
+        )
+    if pool.disk_gib not in FARGATE_DISK_GIB:
+        yield f"disk_gib of {where} is {pool.disk_gib}, which Fargate does not sell: choose {_span(FARGATE_DISK_GIB)}."
+    if pool.architecture not in ARCHITECTURES:
+        yield (
+            f"architecture of {where} is {pool.architecture!r}, which Fargate does not run: "
+            f"choose from {_list(ARCHITECTURES)}."
+        )
+    if not pool.assign_public_ip:
+        yield (
+            f"assign_public_ip of {where} is false, but the network has no NAT gateway and no way to fetch the image "
+            f"without a public address: leave it true; nothing can connect to a worker from outside."
+        )
+    for setting in ("jobs_per_worker", "shards", "sort_memory_mb", "sort_threads"):
+        if getattr(pool, setting) < 1:
+            yield f"{setting} of {where} is {getattr(pool, setting)}, and with none of it no job runs: set 1 or more."
+    sorting_mb = pool.sort_memory_mb * pool.sort_threads * pool.jobs_per_worker
+    if sorting_mb >= pool.memory_mib:
+        yield (
+            f"sort_memory_mb × sort_threads × jobs_per_worker of {where} is {sorting_mb} MB, so sorting alone would "
+            f"exhaust its {pool.memory_mib} MiB: lower one of them or raise memory_mib."
+        )
+
+
+def _worker_timing_refusals(pool: PoolConfig) -> Iterator[str]:
+    where = f"pool {pool.name!r}"
+    for setting in ("idle_exit_s", "lifetime_s", "heartbeat_s", "beat_s", "look_s", "fence_check_s"):
+        if getattr(pool, setting) <= 0:
+            yield f"{setting} of {where} is {getattr(pool, setting)}, but waiting takes time: set more than 0."
+    if not limits.CHILD_TERM_S < pool.stop_timeout_s <= limits.FARGATE_STOP_TIMEOUT_MAX_S:
+        yield (
+            f"stop_timeout_s of {where} is {pool.stop_timeout_s}, but Fargate waits "
+            f"{limits.FARGATE_STOP_TIMEOUT_MAX_S} s at most and ending a child takes {limits.CHILD_TERM_S} s: "
+            f"choose a figure between them."
+        )
+    if 2 * pool.heartbeat_s >= limits.STALE_S:
+        yield (
+            f"heartbeat_s of {where} is {pool.heartbeat_s}, but a job is stale after {limits.STALE_S} s and one lost "
+            f"heartbeat must not do that: set less than {limits.STALE_S // 2}."
+        )
+    if 3 * pool.beat_s >= limits.SILENT_S:
+        yield (
+            f"beat_s of {where} is {pool.beat_s}, but a worker is stopped after {limits.SILENT_S} s of silence and "
+            f"three lost beats must not do that: set less than {limits.SILENT_S // 3}."
+        )
+
+
+def _decider_refusals(config: Config) -> Iterator[str]:
+    if not 0 < config.decider_timeout_s <= limits.DECIDER_TIMEOUT_S:
+        yield (
+            f"decider_timeout_s is {config.decider_timeout_s}, but a decider that lives longer than "
+            f"{limits.DECIDER_TIMEOUT_S} s may send a launch for a slot that was freed: "
+            f"set 1 to {limits.DECIDER_TIMEOUT_S}."
+        )
+    for setting, allowed, why in (
+        ("decider_concurrency", MAPPING_CONCURRENCY, "an SQS event source mapping takes no other maximum"),
+        ("decider_memory_mib", LAMBDA_MEMORY_MIB, "Lambda sells no other memory"),
+        ("intake_batch_size", SQS_BATCH, "SQS hands over ten messages at most and one at least"),
+        ("intake_batch_window_s", SQS_WINDOW_S, "Lambda gathers a batch for five minutes at most"),
+    ):
+        value = getattr(config, setting)
+        if value not in allowed:
+            yield f"{setting} is {value}, but {why}: choose {_span(allowed)}."
+    if config.log_retention_days not in LOG_RETENTION_DAYS:
+        yield (
+            f"log_retention_days is {config.log_retention_days}, which CloudWatch Logs does not offer: "
+            f"choose from {_list(LOG_RETENTION_DAYS)}."
+        )
+
+
+def _data_refusals(config: Config) -> Iterator[str]:
+    for host in config.source_hosts:
+        if not HOST.fullmatch(host):
+            yield f"source_hosts names {host!r}, which is no host name: leave out scheme, port, path, * and capitals."
+    hosts_chars = len(",".join(config.source_hosts))
+    if hosts_chars > SOURCE_HOSTS_MAX_CHARS:
+        yield (
+            f"source_hosts takes {hosts_chars} characters, but Lambda's environment of 4 KB leaves it "
+            f"{SOURCE_HOSTS_MAX_CHARS}: name fewer hosts."
+        )
+    for bucket in config.extra_source_buckets:
+        if not BUCKET.fullmatch(bucket):
+            yield f"extra_source_buckets names {bucket!r}, which is no bucket name: leave out s3://, keys and *."
+    if not PREFIX.fullmatch(config.cache_prefix):
+        yield (
+            f"cache_prefix is {config.cache_prefix!r}, but it stands in front of every key: "
+            f"write 'folder/', slash included, or leave it empty."
+        )
+    if config.cache_expiry_days < 1:
+        yield f"cache_expiry_days is {config.cache_expiry_days}, but S3 counts in whole days: set 1 or more."
+
+
+def _list(values: Iterator[object] | Mapping[Any, object] | Sequence[object]) -> str:
+    return ", ".join(str(value) for value in values)
+
+
+def _span(allowed: range) -> str:
+    return f"{allowed.start} to {allowed.stop - 1}"

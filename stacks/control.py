@@ -1,0 +1,236 @@
+"""The deciders and what wakes them: intake, task_state and tick."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from aws_cdk import ArnFormat, CfnOutput, CfnParameter, Duration, RemovalPolicy, Stack
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_iam as iam
+from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_logs as logs
+from aws_cdk import aws_scheduler as scheduler
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from fleetcap import keys, limits
+from stacks.config import LOG_RETENTION_DAYS, Config, PoolConfig
+from stacks.state import State, queue
+from stacks.worker import CONTAINER, REPOSITORY, TASKS_SERVICE, Worker, allow, service_role
+
+POWERTOOLS_LAYER: Final = "/aws/service/powertools/python/arm64/python3.13/latest"
+EVENT_BATCH_SIZE: Final = 10
+
+
+class Control(Stack):
+    """Gotcha: no reserved concurrency anywhere; CAP rests on conditional writes, not on how many deciders run."""
+
+    def __init__(self, scope: Construct, config: Config, state: State, worker: Worker) -> None:
+        super().__init__(scope, config.stack("Control"), description="Fleetcap: deciders and what wakes them")
+        self._config, self._state, self._worker = config, state, worker
+        self._code = lambda_.Code.from_asset(str(REPOSITORY / "lambdas"), exclude=["**/__pycache__", "**/*.pyc"])
+        self._powertools = self._powertools_layer()
+        self.events, self.event_dead_letters = self._event_queue()
+        self.intake = self._intake()
+        self.task_state = self._task_state()
+        self.tick = self._tick()
+        self._outputs()
+
+    # --- the three deciders
+
+    def _intake(self) -> lambda_.Function:
+        config, state = self._config, self._state
+        intake = self._decider(
+            "intake",
+            {
+                keys.ENV_REJECTED_QUEUE_URL: state.rejected.queue_url,
+                keys.ENV_CACHE_BUCKET: state.cache.bucket_name,
+                keys.ENV_CACHE_PREFIX: config.cache_prefix,
+                keys.ENV_SOURCE_HOSTS: ",".join(config.source_hosts),
+            },
+            _consume(state.intake),
+            allow(["sqs:SendMessage"], state.rejected.queue_arn),
+            # HEAD of results; ListBucket makes a missing one a 404 instead of a 403.
+            allow(["s3:GetObject"], state.cache.arn_for_objects(f"{config.cache_prefix}*")),
+            allow(["s3:ListBucket"], state.cache.bucket_arn),
+        )
+        self._feed(intake, state.intake, config.intake_batch_size, config.intake_batch_window_s)
+        return intake
+
+    def _task_state(self) -> lambda_.Function:
+        task_state = self._decider("task_state", {}, _consume(self.events))
+        self._feed(task_state, self.events, EVENT_BATCH_SIZE, window_s=0)
+        return task_state
+
+    def _tick(self) -> lambda_.Function:
+        tick = self._decider("tick", {}, allow(["ecs:DescribeTasks", "ecs:StopTask"], self._tasks_arn()))
+        # A tick that failed is made good by the next one, not by a second try beside it.
+        tick.configure_async_invoke(retry_attempts=0, max_event_age=Duration.seconds(limits.TICK_PERIOD_S))
+        role = service_role(
+            self, "ScheduleRole", "scheduler.amazonaws.com", allow(["lambda:InvokeFunction"], tick.function_arn)
+        )
+        scheduler.CfnSchedule(
+            self,
+            "EveryMinute",
+            schedule_expression=f"rate({limits.TICK_PERIOD_S // 60} minute)",
+            flexible_time_window=scheduler.CfnSchedule.FlexibleTimeWindowProperty(mode="OFF"),
+            target=scheduler.CfnSchedule.TargetProperty(
+                arn=tick.function_arn,
+                role_arn=role.role_arn,
+                retry_policy=scheduler.CfnSchedule.RetryPolicyProperty(
+                    maximum_retry_attempts=0, maximum_event_age_in_seconds=limits.TICK_PERIOD_S
+                ),
+            ),
+        )
+        return tick
+
+    # --- what they are made of
+
+    def _decider(self, name: str, environment: dict[str, str], *grants: iam.PolicyStatement) -> lambda_.Function:
+        """One function of the shared asset, with the rights every decider needs and `grants` on top."""
+        config, part = self._config, name.title().replace("_", "")
+        log_group = logs.LogGroup(
+            self,
+            f"{part}Logs",
+            retention=logs.RetentionDays[LOG_RETENTION_DAYS[config.log_retention_days]],
+            removal_policy=RemovalPolicy.DESTROY,
+        )
+        own_logs = allow(["logs:CreateLogStream", "logs:PutLogEvents"], log_group.log_group_arn)
+        role = service_role(self, f"{part}Role", "lambda.amazonaws.com", *self._lease_and_launch(), own_logs, *grants)
+        return lambda_.Function(
+            self,
+            part,
+            description=f"Fleetcap decider: {name}",
+            runtime=lambda_.Runtime.PYTHON_3_13,
+            architecture=lambda_.Architecture.ARM_64,
+            handler=f"handlers.{name}.handler",
+            code=self._code,
+            layers=[self._powertools],
+            memory_size=config.decider_memory_mib,
+            timeout=Duration.seconds(config.decider_timeout_s),
+            role=role.without_policy_updates(),
+            log_group=log_group,
+            environment=self._shared_environment(name) | environment,
+        )
+
+    def _lease_and_launch(self) -> list[iam.PolicyStatement]:
+        """Every decider ends in `scale`: read and write the table by item, launch this deployment's workers."""
+        table_arn, worker = self._state.table.table_arn, self._worker
+        return [
+            allow(["dynamodb:GetItem", "dynamodb:PutItem", "dynamodb:Query", "dynamodb:UpdateItem"], table_arn),
+            allow(["dynamodb:Query"], f"{table_arn}/index/{keys.OPEN_INDEX}"),
+            # A worker of ours in another cluster would escape the cap.
+            allow(
+                ["ecs:RunTask"],
+                *(self._family_arn(family) for family in worker.families.values()),
+                when={"ArnEquals": {"ecs:cluster": worker.cluster.cluster_arn}},
+            ),
+            allow(["ecs:TagResource"], self._tasks_arn(), when={"StringEquals": {"ecs:CreateAction": "RunTask"}}),
+            allow(
+                ["iam:PassRole"],
+                worker.task_role.role_arn,
+                worker.execution_role.role_arn,
+                when={"StringEquals": {"iam:PassedToService": TASKS_SERVICE}},
+            ),
+        ]
+
+    def _family_arn(self, family: str) -> str:
+        return self.format_arn(service="ecs", resource="task-definition", resource_name=f"{family}:*")
+
+    def _tasks_arn(self) -> str:
+        name = self._worker.cluster.cluster_name
+        return self.format_arn(
+            service="ecs", resource="task", resource_name=f"{name}/*", arn_format=ArnFormat.SLASH_RESOURCE_NAME
+        )
+
+    def _shared_environment(self, name: str) -> dict[str, str]:
+        return {
+            keys.ENV_TABLE: self._state.table.table_name,
+            keys.ENV_POOLS: self.to_json_string([self._pool(pool) for pool in self._config.pools]),
+            "POWERTOOLS_SERVICE_NAME": f"{self._config.name}-{name}",
+            "POWERTOOLS_LOG_LEVEL": "INFO",
+        }
+
+    def _pool(self, pool: PoolConfig) -> dict[str, object]:
+        """What a decider knows of a pool. `launch` is RunTask's parameters, and the container that overrides name."""
+        worker = self._worker
+        return {
+            "name": pool.name,
+            "cap": pool.cap,
+            "jobs_per_worker": pool.jobs_per_worker,
+            "shards": pool.shards,
+            "launch": {
+                "cluster": worker.cluster.cluster_arn,
+                "taskDefinition": worker.families[pool.name],
+                "launchType": "FARGATE",
+                "platformVersion": "LATEST",
+                "count": 1,
+                "enableECSManagedTags": False,
+                "networkConfiguration": {
+                    "awsvpcConfiguration": {
+                        "subnets": [subnet.subnet_id for subnet in worker.vpc.public_subnets],
+                        "securityGroups": [worker.security_group.security_group_id],
+                        "assignPublicIp": "ENABLED" if pool.assign_public_ip else "DISABLED",
+                    }
+                },
+                "tags": [{"key": "fleetcap:pool", "value": pool.name}],
+                "container": CONTAINER,
+            },
+        }
+
+    def _powertools_layer(self) -> lambda_.ILayerVersion:
+        """The public layer's ARN differs by region; AWS publishes it under this name in each."""
+        parameter = CfnParameter(
+            self,
+            "PowertoolsLayer",
+            type="AWS::SSM::Parameter::Value<String>",
+            default=POWERTOOLS_LAYER,
+            description="SSM parameter that holds the ARN of the Powertools layer",
+        )
+        return lambda_.LayerVersion.from_layer_version_arn(self, "Powertools", parameter.value_as_string)
+
+    # --- what wakes them
+
+    def _event_queue(self) -> tuple[sqs.Queue, sqs.Queue]:
+        """ECS → rule → queue → task_state: a rule that calls a function directly gives up after two retries."""
+        dead_letters = queue(self, "EventDeadLetters", RemovalPolicy.DESTROY)
+        arrivals = queue(self, "Events", RemovalPolicy.DESTROY, (dead_letters, limits.EVENT_MAX_RECEIVES))
+        events.Rule(
+            self,
+            "TaskStateChanges",
+            description="Every state change of a task in Fleetcap's cluster",
+            event_pattern=events.EventPattern(
+                source=["aws.ecs"],
+                detail_type=["ECS Task State Change"],
+                detail={"clusterArn": [self._worker.cluster.cluster_arn]},
+            ),
+            targets=[targets.SqsQueue(arrivals, dead_letter_queue=dead_letters)],
+        )
+        return arrivals, dead_letters
+
+    def _feed(self, decider: lambda_.Function, source: sqs.Queue, batch_size: int, window_s: int) -> None:
+        lambda_.EventSourceMapping(
+            decider,
+            "Source",
+            target=decider,
+            event_source_arn=source.queue_arn,
+            batch_size=batch_size,
+            max_batching_window=Duration.seconds(window_s),
+            max_concurrency=self._config.decider_concurrency,
+            report_batch_item_failures=True,
+        )
+
+    def _outputs(self) -> None:
+        for name, value in {
+            "EventsQueueUrl": self.events.queue_url,
+            "EventsDeadLetterQueueUrl": self.event_dead_letters.queue_url,
+            "IntakeFunctionName": self.intake.function_name,
+            "TaskStateFunctionName": self.task_state.function_name,
+            "TickFunctionName": self.tick.function_name,
+        }.items():
+            CfnOutput(self, name, value=value)
+
+
+def _consume(source: sqs.Queue) -> iam.PolicyStatement:
+    return allow(["sqs:DeleteMessage", "sqs:GetQueueAttributes", "sqs:ReceiveMessage"], source.queue_arn)

@@ -1,0 +1,109 @@
+"""What outlives every deploy: the control table, the queues that producers see, the two buckets."""
+
+from __future__ import annotations
+
+from aws_cdk import CfnOutput, Duration, RemovalPolicy, Stack
+from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_s3 as s3
+from aws_cdk import aws_sqs as sqs
+from constructs import Construct
+
+from fleetcap import keys, limits
+from stacks.config import Config
+
+
+class State(Stack):
+    """Lifecycle: deployed first. With `retain_data` neither a delete nor a replacement takes anything away."""
+
+    def __init__(self, scope: Construct, config: Config) -> None:
+        super().__init__(
+            scope,
+            config.stack("State"),
+            description="Fleetcap: control table, intake queue, cache",
+            termination_protection=config.retain_data,
+        )
+        self._removal = RemovalPolicy.RETAIN if config.retain_data else RemovalPolicy.DESTROY
+        self.table = self._control_table(config)
+        self.intake_dead_letters = queue(self, "IntakeDeadLetters", self._removal)
+        self.intake = queue(
+            self, "Intake", self._removal, dead_letters=(self.intake_dead_letters, limits.INTAKE_MAX_RECEIVES)
+        )
+        self.rejected = queue(self, "Rejected", self._removal)
+        self.cache = self._bucket("Cache", expiry_days=config.cache_expiry_days)
+        self.input = self._bucket("Input")
+        self._outputs()
+
+    def _control_table(self, config: Config) -> dynamodb.Table:
+        table = dynamodb.Table(
+            self,
+            "ControlTable",
+            partition_key=_text_key(keys.TABLE_PK),
+            sort_key=_text_key(keys.TABLE_SK),
+            billing_mode=dynamodb.BillingMode.PAY_PER_REQUEST,
+            point_in_time_recovery_specification=dynamodb.PointInTimeRecoverySpecification(
+                point_in_time_recovery_enabled=True
+            ),
+            stream=dynamodb.StreamViewType.NEW_AND_OLD_IMAGES,
+            time_to_live_attribute=keys.TTL,
+            deletion_protection=config.retain_data,
+            encryption=dynamodb.TableEncryption.DEFAULT,
+            removal_policy=self._removal,
+        )
+        table.add_global_secondary_index(
+            index_name=keys.OPEN_INDEX,
+            partition_key=_text_key(keys.OPEN_PK),
+            sort_key=_text_key(keys.OPEN_RANK),
+            projection_type=dynamodb.ProjectionType.INCLUDE,
+            non_key_attributes=list(keys.OPEN_PROJECTION),
+        )
+        return table
+
+    def _bucket(self, name: str, expiry_days: int | None = None) -> s3.Bucket:
+        """A private bucket; only the cache forgets by itself, what producers put in stays theirs."""
+        return s3.Bucket(
+            self,
+            name,
+            block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
+            encryption=s3.BucketEncryption.S3_MANAGED,
+            enforce_ssl=True,
+            removal_policy=self._removal,
+            lifecycle_rules=[
+                s3.LifecycleRule(
+                    expiration=None if expiry_days is None else Duration.days(expiry_days),
+                    abort_incomplete_multipart_upload_after=Duration.days(limits.ABORTED_MULTIPART_DAYS),
+                )
+            ],
+        )
+
+    def _outputs(self) -> None:
+        for name, value in {
+            "TableName": self.table.table_name,
+            "IntakeQueueUrl": self.intake.queue_url,
+            "IntakeDeadLetterQueueUrl": self.intake_dead_letters.queue_url,
+            "RejectedQueueUrl": self.rejected.queue_url,
+            "CacheBucketName": self.cache.bucket_name,
+            "InputBucketName": self.input.bucket_name,
+        }.items():
+            CfnOutput(self, name, value=value)
+
+
+def queue(
+    scope: Construct, name: str, removal: RemovalPolicy, dead_letters: tuple[sqs.Queue, int] | None = None
+) -> sqs.Queue:
+    """A queue as all of Fleetcap's are. `dead_letters` says where a message goes, and after how many receives."""
+    return sqs.Queue(
+        scope,
+        name,
+        encryption=sqs.QueueEncryption.SQS_MANAGED,
+        enforce_ssl=True,
+        retention_period=Duration.seconds(limits.QUEUE_RETENTION_S),
+        visibility_timeout=Duration.seconds(limits.QUEUE_VISIBILITY_S),
+        removal_policy=removal,
+        dead_letter_queue=sqs.DeadLetterQueue(queue=dead_letters[0], max_receive_count=dead_letters[1])
+        if dead_letters
+        else None,
+    )
+
+
+def _text_key(name: str) -> dynamodb.Attribute:
+    return dynamodb.Attribute(name=name, type=dynamodb.AttributeType.STRING)

@@ -1,0 +1,78 @@
+"""The deployment, synthesized once per session: with the defaults, and with many knobs turned."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import deployment
+
+TURNED = {
+    "cap": "3",
+    "fleetcap": json.dumps(
+        {
+            "name": "genomics",
+            "retain_data": False,
+            "decider_concurrency": 5,
+            "intake_batch_size": 2,
+            "source_hosts": ["data.example.org", "mirror.example.org"],
+            "extra_source_buckets": ["public-reads"],
+            "cache_prefix": "portal/",
+            "pools": [
+                {"name": "default", "look_s": 2},
+                {"name": "arm-large", "cap": 0, "architecture": "ARM64", "cpu_units": 4096, "memory_mib": 8192},
+            ],
+        }
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Synthesized:
+    """The templates by the last part of their stack's name: State, Worker, Control."""
+
+    directory: Path
+    templates: Mapping[str, Mapping[str, Any]]
+
+    def resources(self, kind: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Name and properties of every resource of a type, whichever stack it is in."""
+        for template in self.templates.values():
+            for logical_id, resource in template["Resources"].items():
+                if resource["Type"] == kind:
+                    yield name_of(logical_id), resource.get("Properties", {})
+
+    def only(self, kind: str, name: str = "") -> Mapping[str, Any]:
+        """The properties of the one resource of a type (and name, where there are several)."""
+        (found,) = (properties for each, properties in self.resources(kind) if name in {"", each})
+        return found
+
+
+def name_of(logical_id: str) -> str:
+    """A logical id without the hash that the CDK appends."""
+    return re.sub(r"(?<=.)[0-9A-F]{8}$", "", logical_id)
+
+
+def _synthesize(overrides: Mapping[str, object], directory: Path) -> Synthesized:
+    deployment(overrides, outdir=str(directory)).synth()
+    found = sorted(directory.glob("*.template.json"))
+    return Synthesized(
+        directory, {path.name.split(".")[0].split("-")[-1]: json.loads(path.read_text("utf-8")) for path in found}
+    )
+
+
+@pytest.fixture(scope="session")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    """Every knob at its default."""
+    return _synthesize({}, tmp_path_factory.mktemp("cdk.out"))
+
+
+@pytest.fixture(scope="session")
+def turned(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    """The knobs of TURNED."""
+    return _synthesize(TURNED, tmp_path_factory.mktemp("cdk.turned"))

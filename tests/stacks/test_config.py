@@ -1,0 +1,118 @@
+"""Settings that work are taken; the others are refused with one sentence that names them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from fleetcap import limits
+from stacks.config import Config, ConfigError, PoolConfig
+
+BAD_POOLS = {
+    "a negative cap": ({"cap": -1}, "cap of pool 'default' is -1"),
+    "a memory that does not go with the cpu": ({"cpu_units": 256, "memory_mib": 4096}, "choose from 512, 1024, 2048"),
+    "a memory between two steps": ({"cpu_units": 8192, "memory_mib": 17_000}, "memory_mib of pool 'default' is 17000"),
+    "cpu units that Fargate does not sell": ({"cpu_units": 300}, "cpu_units of pool 'default' is 300"),
+    "too small a disk": ({"disk_gib": 20}, "choose 21 to 200"),
+    "an unknown architecture": ({"architecture": "arm64"}, "choose from X86_64, ARM64"),
+    "workers that cannot fetch their image": (
+        {"assign_public_ip": False},
+        "assign_public_ip of pool 'default' is false",
+    ),
+    "no lane": ({"jobs_per_worker": 0}, "jobs_per_worker of pool 'default' is 0"),
+    "no shard": ({"shards": 0}, "shards of pool 'default' is 0"),
+    "a sort larger than the worker": ({"sort_threads": 4, "jobs_per_worker": 2}, "is 2048 MB"),
+    "a stop timeout that Fargate does not grant": ({"stop_timeout_s": 121}, "stop_timeout_s of pool 'default' is 121"),
+    "a stop timeout too short to end a child": ({"stop_timeout_s": 5}, "stop_timeout_s of pool 'default' is 5"),
+    "a heartbeat of half the stale time": ({"heartbeat_s": limits.STALE_S // 2}, "set less than 90"),
+    "a beat of a third of the silence": ({"beat_s": limits.SILENT_S // 3}, "set less than 40"),
+    "a busy loop": ({"look_s": 0}, "look_s of pool 'default' is 0"),
+    "a name with capitals": ({"name": "Large"}, "pool name 'Large'"),
+    "too long a name": ({"name": "a" * 33}, "32 at most"),
+    "an unknown setting": ({"memory": 2048}, "pools[0].memory is no setting"),
+    "a number in quotes": ({"cap": "16"}, "pools[0].cap must be a whole number"),
+    "a yes for a number": ({"cap": True}, "pools[0].cap must be a whole number"),
+    "a text for a fraction": ({"look_s": "1.5"}, "pools[0].look_s must be a number"),
+    "a number for a text": ({"name": 7}, "pools[0].name must be a text"),
+    "a number for a yes": ({"assign_public_ip": 1}, "pools[0].assign_public_ip must be true or false"),
+}
+
+BAD_SETTINGS = {
+    "an unknown setting": ({"bucket": "x"}, "fleetcap.bucket is no setting"),
+    "a name that no stack can have": ({"name": "Fleet cap"}, "name is 'Fleet cap'"),
+    "deciders that outlive their slot": ({"decider_timeout_s": 61}, "decider_timeout_s is 61"),
+    "deciders without time": ({"decider_timeout_s": 0}, "set 1 to 60"),
+    "fewer deciders than SQS allows": ({"decider_concurrency": 1}, "choose 2 to 1000"),
+    "too small a decider": ({"decider_memory_mib": 64}, "choose 128 to 10240"),
+    "an empty batch": ({"intake_batch_size": 0}, "choose 1 to 10"),
+    "too large a batch": ({"intake_batch_size": 11}, "choose 1 to 10"),
+    "too long a window": ({"intake_batch_window_s": 301}, "choose 0 to 300"),
+    "a retention that is not on offer": ({"log_retention_days": 8}, "choose from 1, 3, 5, 7"),
+    "a host with its scheme": ({"source_hosts": ["https://example.org"]}, "source_hosts names 'https://example.org'"),
+    "more hosts than fit": ({"source_hosts": ["a" * 60 + ".example.org"] * 8}, "source_hosts takes 583 characters"),
+    "one host outside a list": ({"source_hosts": "example.org"}, "fleetcap.source_hosts must be a list of texts"),
+    "any bucket": ({"extra_source_buckets": ["*"]}, "extra_source_buckets names '*'"),
+    "a prefix without its slash": ({"cache_prefix": "portal"}, "cache_prefix is 'portal'"),
+    "a prefix that climbs": ({"cache_prefix": "../"}, "cache_prefix is '../'"),
+    "an expiry at once": ({"cache_expiry_days": 0}, "cache_expiry_days is 0"),
+    "no pool": ({"pools": []}, "pools is empty"),
+    "more pools than fit": ({"pools": [{"name": f"p{n}"} for n in range(5)]}, "pools lists 5 pools"),
+    "one name twice": ({"pools": [{}, {"cap": 2}]}, "pool name 'default' appears twice"),
+    "pools that are no list": ({"pools": {"name": "a"}}, "pools must be a list"),
+    "a pool that is no object": ({"pools": [3]}, "pools[0] must be one object"),
+}
+
+
+@pytest.mark.parametrize(("pool", "sentence"), BAD_POOLS.values(), ids=BAD_POOLS)
+def test_a_pool_is_refused_with(pool: dict[str, object], sentence: str) -> None:
+    assert sentence in _refusal({"fleetcap": {"pools": [pool]}})
+
+
+@pytest.mark.parametrize(("settings", "sentence"), BAD_SETTINGS.values(), ids=BAD_SETTINGS)
+def test_a_deployment_is_refused_with(settings: dict[str, object], sentence: str) -> None:
+    assert sentence in _refusal({"fleetcap": settings})
+
+
+@pytest.mark.parametrize(
+    ("context", "sentence"),
+    [
+        ({"fleetcap": "{cap: 3}"}, "fleetcap is no JSON"),
+        ({"fleetcap": "[3]"}, "fleetcap must be one object"),
+        ({"cap": "many"}, "cap must be a whole number"),
+        ({"cap": "-1"}, "cap of pool 'default' is -1"),
+        ({"cap": 4, "fleetcap": {"pools": [{"name": "large"}]}}, "the pool 'default', which does not exist"),
+    ],
+)
+def test_a_context_is_refused_when_it_cannot_be_read(context: dict[str, object], sentence: str) -> None:
+    assert sentence in _refusal(context)
+
+
+def test_without_settings_there_is_one_pool_of_sixteen_workers() -> None:
+    assert Config.from_context({}) == Config(pools=(PoolConfig(name="default", cap=16),))
+
+
+def test_settings_may_come_as_json_text() -> None:
+    settings = {"retain_data": False, "pools": [{"name": "large", "cap": 2, "look_s": 1}]}
+
+    assert Config.from_context({"fleetcap": json.dumps(settings)}) == Config.from_context({"fleetcap": settings})
+
+
+def test_the_short_cap_changes_the_default_pool_only() -> None:
+    pools = Config.from_context({"cap": "4", "fleetcap": {"pools": [{"memory_mib": 4096}, {"name": "b"}]}}).pools
+
+    assert [(pool.name, pool.cap, pool.memory_mib) for pool in pools] == [("default", 4, 4096), ("b", 16, 2048)]
+
+
+def test_a_cap_of_zero_pauses_a_pool() -> None:
+    assert Config.from_context({"cap": 0}).pools[0].cap == 0
+
+
+def _refusal(context: dict[str, object]) -> str:
+    """The message, which is one sentence: a reason and, after a colon, what to do."""
+    with pytest.raises(ConfigError) as refused:
+        Config.from_context(context)
+    message = str(refused.value)
+    assert message.endswith(".")
+    assert ": " in message
+    return message

@@ -1,0 +1,365 @@
+"""What must hold of the stacks, whatever the knobs say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from fleetcap import keys, limits
+from tests.stacks.conftest import Synthesized
+
+WITHOUT_DEAD_LETTERS = {
+    "IntakeDeadLetters": "it is the dead letter queue of intake",
+    "EventDeadLetters": "it is the dead letter queue of the events",
+    "Rejected": "nothing in the deployment receives from it; a person does",
+}
+OUTPUTS = {
+    "TableName",
+    "IntakeQueueUrl",
+    "IntakeDeadLetterQueueUrl",
+    "RejectedQueueUrl",
+    "CacheBucketName",
+    "InputBucketName",
+    "ClusterArn",
+    "WorkerTaskDefinitionArns",
+    "EventsQueueUrl",
+    "EventsDeadLetterQueueUrl",
+    "IntakeFunctionName",
+    "TaskStateFunctionName",
+    "TickFunctionName",
+}
+
+
+@pytest.fixture(params=["stacks", "turned"])
+def either(request: pytest.FixtureRequest) -> Synthesized:
+    """Each test holds for the defaults and for turned knobs."""
+    found: Synthesized = request.getfixturevalue(request.param)
+    return found
+
+
+# --- the network
+
+
+def test_no_nat_gateway_is_paid_for(either: Synthesized) -> None:
+    assert not list(either.resources("AWS::EC2::NatGateway"))
+    endpoints = [properties["VpcEndpointType"] for _, properties in either.resources("AWS::EC2::VPCEndpoint")]
+    assert endpoints == ["Gateway", "Gateway"]
+
+
+def test_nothing_can_connect_to_a_worker(either: Synthesized) -> None:
+    group = either.only("AWS::EC2::SecurityGroup")
+
+    assert "SecurityGroupIngress" not in group
+    assert not list(either.resources("AWS::EC2::SecurityGroupIngress"))
+    assert [(rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) for rule in group["SecurityGroupEgress"]] == [
+        ("tcp", 443, 443)
+    ]
+
+
+def test_no_subnet_hands_out_public_addresses_by_itself(either: Synthesized) -> None:
+    subnets = [subnet for _, subnet in either.resources("AWS::EC2::Subnet")]
+
+    assert [subnet["MapPublicIpOnLaunch"] for subnet in subnets] == [False, False]
+
+
+# --- data
+
+
+def test_buckets_are_private_encrypted_and_reached_by_tls_only(either: Synthesized) -> None:
+    buckets = dict(either.resources("AWS::S3::Bucket"))
+
+    assert set(buckets) == {"Cache", "Input"}
+    for bucket in buckets.values():
+        assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
+        assert len(bucket["PublicAccessBlockConfiguration"]) == 4
+        (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+        assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+    policies = [policy for _, policy in either.resources("AWS::S3::BucketPolicy")]
+    assert [_tls_only(policy) for policy in policies] == [True] * len(buckets)
+
+
+def test_only_the_cache_forgets_and_both_drop_abandoned_uploads(stacks: Synthesized) -> None:
+    rules = {name: bucket["LifecycleConfiguration"]["Rules"] for name, bucket in stacks.resources("AWS::S3::Bucket")}
+
+    abandoned = {"AbortIncompleteMultipartUpload": {"DaysAfterInitiation": limits.ABORTED_MULTIPART_DAYS}}
+    assert rules["Cache"] == [abandoned | {"ExpirationInDays": limits.CACHE_EXPIRY_DAYS, "Status": "Enabled"}]
+    assert rules["Input"] == [abandoned | {"Status": "Enabled"}]
+
+
+def test_queues_are_encrypted_and_reached_by_tls_only(either: Synthesized) -> None:
+    queues = dict(either.resources("AWS::SQS::Queue"))
+    policies = [policy for _, policy in either.resources("AWS::SQS::QueuePolicy")]
+
+    assert [queue["SqsManagedSseEnabled"] for queue in queues.values()] == [True] * len(queues)
+    assert [_tls_only(policy) for policy in policies] == [True] * len(queues)
+
+
+def test_every_queue_has_a_dead_letter_queue_or_a_reason(either: Synthesized) -> None:
+    queues = dict(either.resources("AWS::SQS::Queue"))
+    receives = {
+        name: queue["RedrivePolicy"]["maxReceiveCount"] for name, queue in queues.items() if "RedrivePolicy" in queue
+    }
+
+    assert receives == {"Intake": limits.INTAKE_MAX_RECEIVES, "Events": limits.EVENT_MAX_RECEIVES}
+    assert set(queues) - set(receives) == set(WITHOUT_DEAD_LETTERS)
+
+
+def test_a_message_stays_invisible_for_six_times_the_decider_timeout(either: Synthesized) -> None:
+    functions = [function for _, function in either.resources("AWS::Lambda::Function")]
+
+    for _, queue in either.resources("AWS::SQS::Queue"):
+        assert queue["VisibilityTimeout"] >= 6 * max(function["Timeout"] for function in functions)
+        assert queue["MessageRetentionPeriod"] == 14 * 86_400
+
+
+def test_the_table_has_the_keys_and_the_index_that_the_code_names(either: Synthesized) -> None:
+    table = either.only("AWS::DynamoDB::Table")
+    (index,) = table["GlobalSecondaryIndexes"]
+
+    assert _schema(table) == {"HASH": keys.TABLE_PK, "RANGE": keys.TABLE_SK}
+    assert index["IndexName"] == keys.OPEN_INDEX
+    assert _schema(index) == {"HASH": keys.OPEN_PK, "RANGE": keys.OPEN_RANK}
+    assert index["Projection"] == {"ProjectionType": "INCLUDE", "NonKeyAttributes": list(keys.OPEN_PROJECTION)}
+    assert {attribute["AttributeType"] for attribute in table["AttributeDefinitions"]} == {"S"}
+
+
+def test_the_table_streams_expires_and_can_be_restored(either: Synthesized) -> None:
+    table = either.only("AWS::DynamoDB::Table")
+
+    assert table["BillingMode"] == "PAY_PER_REQUEST"
+    assert table["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}
+    assert table["StreamSpecification"] == {"StreamViewType": "NEW_AND_OLD_IMAGES"}
+    assert table["TimeToLiveSpecification"] == {"AttributeName": keys.TTL, "Enabled": True}
+
+
+@pytest.mark.parametrize(("which", "policy"), [("stacks", "Retain"), ("turned", "Delete")])
+def test_data_is_kept_unless_told_otherwise(which: str, policy: str, request: pytest.FixtureRequest) -> None:
+    found: Synthesized = request.getfixturevalue(which)
+    kept = {"AWS::DynamoDB::Table", "AWS::S3::Bucket", "AWS::SQS::Queue"}
+    data = [each for each in found.templates["State"]["Resources"].values() if each["Type"] in kept]
+
+    assert {each["DeletionPolicy"] for each in data} == {policy}
+    assert found.only("AWS::DynamoDB::Table")["DeletionProtectionEnabled"] is (policy == "Retain")
+
+
+# --- deciders
+
+
+def test_no_decider_lives_longer_than_a_minute(either: Synthesized) -> None:
+    functions = dict(either.resources("AWS::Lambda::Function"))
+
+    assert set(functions) == {"Intake", "TaskState", "Tick"}
+    assert all(function["Timeout"] <= 60 for function in functions.values())
+    assert not [name for name, function in functions.items() if "ReservedConcurrentExecutions" in function]
+
+
+def test_deciders_share_one_asset_and_the_powertools_layer(either: Synthesized) -> None:
+    functions = [function for _, function in either.resources("AWS::Lambda::Function")]
+
+    assert len({json.dumps(function["Code"]) for function in functions}) == 1
+    assert {json.dumps(function["Layers"]) for function in functions} == {json.dumps([{"Ref": "PowertoolsLayer"}])}
+    assert {(function["Runtime"], *function["Architectures"]) for function in functions} == {("python3.13", "arm64")}
+
+
+@pytest.mark.parametrize(("which", "intake_batch", "concurrency"), [("stacks", 10, 16), ("turned", 2, 5)])
+def test_queues_feed_their_deciders_with_partial_failures(
+    which: str, intake_batch: int, concurrency: int, request: pytest.FixtureRequest
+) -> None:
+    found: Synthesized = request.getfixturevalue(which)
+    mappings = dict(found.resources("AWS::Lambda::EventSourceMapping"))
+
+    sizes = {name: (each["BatchSize"], each["MaximumBatchingWindowInSeconds"]) for name, each in mappings.items()}
+    assert sizes == {"IntakeSource": (intake_batch, 0), "TaskStateSource": (10, 0)}
+    for mapping in mappings.values():
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert mapping["ScalingConfig"] == {"MaximumConcurrency": concurrency}
+
+
+def test_task_events_of_our_cluster_reach_a_queue_and_are_kept_when_they_cannot(stacks: Synthesized) -> None:
+    rule = stacks.only("AWS::Events::Rule")
+    pattern, (target,) = rule["EventPattern"], rule["Targets"]
+
+    assert (pattern["source"], pattern["detail-type"]) == (["aws.ecs"], ["ECS Task State Change"])
+    assert list(pattern["detail"]) == ["clusterArn"]
+    assert target["Arn"]["Fn::GetAtt"][0].startswith("Events")
+    assert target["DeadLetterConfig"]["Arn"]["Fn::GetAtt"][0].startswith("EventDeadLetters")
+
+
+def test_the_tick_comes_every_minute_and_is_never_repeated(stacks: Synthesized) -> None:
+    schedule = stacks.only("AWS::Scheduler::Schedule")
+
+    assert schedule["ScheduleExpression"] == "rate(1 minute)"
+    assert schedule["FlexibleTimeWindow"] == {"Mode": "OFF"}
+    assert schedule["Target"]["RetryPolicy"] == {"MaximumEventAgeInSeconds": 60, "MaximumRetryAttempts": 0}
+    assert stacks.only("AWS::Lambda::EventInvokeConfig")["MaximumRetryAttempts"] == 0
+
+
+def test_every_log_group_forgets(either: Synthesized) -> None:
+    groups = dict(either.resources("AWS::Logs::LogGroup"))
+
+    assert set(groups) == {"IntakeLogs", "TaskStateLogs", "TickLogs", "Logs"}
+    assert {group["RetentionInDays"] for group in groups.values()} == {30}
+
+
+def test_the_caps_reach_every_decider(turned: Synthesized) -> None:
+    for name, _ in turned.resources("AWS::Lambda::Function"):
+        assert {pool["name"]: pool["cap"] for pool in _pools(turned, name)} == {"default": 3, "arm-large": 0}
+
+
+def test_a_pool_carries_the_parameters_of_its_launch(stacks: Synthesized) -> None:
+    (pool,) = _pools(stacks, "Intake")
+    launch = pool["launch"]
+    network = launch.pop("networkConfiguration")["awsvpcConfiguration"]
+
+    assert {name: pool[name] for name in pool if name != "launch"} == {
+        "name": "default",
+        "cap": 16,
+        "jobs_per_worker": 1,
+        "shards": limits.OPEN_SHARDS,
+    }
+    assert launch == {
+        "cluster": "<Arn>",
+        "taskDefinition": stacks.only("AWS::ECS::TaskDefinition")["Family"],
+        "launchType": "FARGATE",
+        "platformVersion": "LATEST",
+        "count": 1,
+        "enableECSManagedTags": False,
+        "tags": [{"key": "fleetcap:pool", "value": "default"}],
+        "container": "worker",
+    }
+    assert (len(network["subnets"]), len(network["securityGroups"]), network["assignPublicIp"]) == (2, 1, "ENABLED")
+
+
+def test_four_pools_fit_into_the_environment_of_a_function(turned: Synthesized) -> None:
+    """Lambda allows 4 KB; an ARN or a URL is at most 150 characters, and the hosts have 500 of their own."""
+    texts = [json.dumps(pool, separators=(",", ":")) for pool in _pools(turned, "Intake")]
+    placeholders = max(text.count("<") for text in texts)
+
+    assert 4 * (max(map(len, texts)) + placeholders * 40) + 3 * 150 + 500 <= 4_096
+
+
+# --- workers
+
+
+def test_the_cluster_offers_both_kinds_of_fargate(stacks: Synthesized) -> None:
+    cluster = stacks.only("AWS::ECS::Cluster")
+
+    assert cluster["CapacityProviders"] == ["FARGATE", "FARGATE_SPOT"]
+    assert cluster["ClusterSettings"] == [{"Name": "containerInsights", "Value": "disabled"}]
+
+
+def test_a_worker_is_told_its_knobs(turned: Synthesized) -> None:
+    environment = _worker_environment(turned, "Pooldefault")
+
+    assert environment[keys.ENV_SOURCE_HOSTS] == "data.example.org,mirror.example.org"
+    assert environment[keys.ENV_CACHE_PREFIX] == "portal/"
+    assert json.loads(environment[keys.ENV_WORKER]) == {
+        "pool": "default",
+        "jobs_per_worker": 1,
+        "shards": 1,
+        "idle_exit_s": 600,
+        "lifetime_s": 43_200,
+        "stop_timeout_s": 120,
+        "heartbeat_s": 60,
+        "beat_s": 30,
+        "look_s": 2.0,
+        "fence_check_s": 3.0,
+        "sort_memory_mb": 256,
+        "sort_threads": 1,
+    }
+
+
+def test_a_pool_runs_on_the_machine_that_it_asks_for(turned: Synthesized) -> None:
+    large = turned.only("AWS::ECS::TaskDefinition", "Poolarmlarge")
+
+    assert (large["Cpu"], large["Memory"], large["EphemeralStorage"]) == ("4096", "8192", {"SizeInGiB": 21})
+    assert large["RuntimePlatform"] == {"CpuArchitecture": "ARM64", "OperatingSystemFamily": "LINUX"}
+
+
+def test_a_worker_is_asked_for_its_health_and_given_time_to_stop(stacks: Synthesized) -> None:
+    (container,) = stacks.only("AWS::ECS::TaskDefinition")["ContainerDefinitions"]
+
+    assert container["Name"] == "worker"
+    assert container["Command"] == ["python", "-m", "worker_image"]
+    assert container["StopTimeout"] == limits.STOP_TIMEOUT_S
+    assert container["LinuxParameters"] == {"Capabilities": {}, "InitProcessEnabled": True}
+    assert f"http://127.0.0.1:{limits.HEALTH_PORT}/health" in container["HealthCheck"]["Command"][-1]
+
+
+def test_the_image_is_made_of_two_folders(stacks: Synthesized) -> None:
+    assets = json.loads(next(stacks.directory.glob("*-Worker.assets.json")).read_text("utf-8"))
+    (image,) = assets["dockerImages"].values()
+    root = stacks.directory / image["source"]["directory"]
+
+    assert image["source"]["dockerFile"] == "worker_image/Dockerfile"
+    assert image["source"]["platform"] == "linux/amd64"
+    assert {path.name for path in root.iterdir()} - {".dockerignore"} == {"lambdas", "worker_image"}
+    assert not list(root.rglob("__pycache__"))
+
+
+# --- all of it
+
+
+def test_the_outputs_are_what_launcher_and_command_line_read(either: Synthesized) -> None:
+    named = {
+        name
+        for template in either.templates.values()
+        for name, output in template["Outputs"].items()
+        if "Export" not in output
+    }
+
+    assert named == OUTPUTS
+
+
+def test_nothing_needs_a_custom_resource(either: Synthesized) -> None:
+    kinds = {each["Type"] for template in either.templates.values() for each in template["Resources"].values()}
+
+    assert not [kind for kind in kinds if kind.startswith("Custom::") or kind == "AWS::CloudFormation::CustomResource"]
+
+
+def test_two_deployments_can_share_an_account(stacks: Synthesized, turned: Synthesized) -> None:
+    def names(found: Synthesized) -> set[str]:
+        return {path.name.split(".")[0] for path in found.directory.glob("*.template.json")}
+
+    assert names(stacks) == {"Fleetcap-State", "Fleetcap-Worker", "Fleetcap-Control"}
+    assert names(turned) == {"Genomics-State", "Genomics-Worker", "Genomics-Control"}
+    families = {each["Family"] for found in (stacks, turned) for _, each in found.resources("AWS::ECS::TaskDefinition")}
+    assert len(families) == 3
+
+
+# --- reading templates
+
+
+def _tls_only(policy: Mapping[str, Any]) -> bool:
+    """Whether everything is denied to everybody who comes without TLS."""
+    return any(
+        statement["Effect"] == "Deny"
+        and statement["Principal"] == {"AWS": "*"}
+        and statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+        for statement in policy["PolicyDocument"]["Statement"]
+    )
+
+
+def _schema(table: Mapping[str, Any]) -> dict[str, str]:
+    return {key["KeyType"]: key["AttributeName"] for key in table["KeySchema"]}
+
+
+def _pools(stacks: Synthesized, function: str) -> list[dict[str, Any]]:
+    """The pools as a function reads them, with `<Arn>` or `<Ref>` where CloudFormation puts a value."""
+    value = stacks.only("AWS::Lambda::Function", function)["Environment"]["Variables"][keys.ENV_POOLS]
+    separator, parts = value["Fn::Join"]
+    texts = (part if isinstance(part, str) else _placeholder(part) for part in parts)
+    pools: list[dict[str, Any]] = json.loads(separator.join(texts))
+    return pools
+
+
+def _placeholder(part: Mapping[str, Any]) -> str:
+    return "<Arn>" if "Arn" in json.dumps(part) else "<Ref>"
+
+
+def _worker_environment(stacks: Synthesized, pool: str) -> dict[str, Any]:
+    (container,) = stacks.only("AWS::ECS::TaskDefinition", pool)["ContainerDefinitions"]
+    return {variable["Name"]: variable["Value"] for variable in container["Environment"]}

@@ -1,0 +1,264 @@
+"""A job's child as the real process it is: what it says, what it leaves in the cache, how it ends."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pysam
+import pytest
+
+from fleetcap import catalog
+from fleetcap.adapters.cache import S3Cache
+from local.samples import make_bam
+from worker_image.child import Speaker
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+cloud = pytest.mark.cloud
+COMMAND = [sys.executable, "-m", "worker_image.child"]
+
+
+@pytest.fixture
+def assignment(at_the_emulator: None, s3: S3Client, tmp_path: Path) -> dict[str, Any]:
+    """A job that can be done: its unsorted BAM lies in the bucket of sources."""
+    assert at_the_emulator is None
+    source = tmp_path / "sample.bam"
+    make_bam(source, reads=2_000, seed=len(tmp_path.name))
+    s3.upload_file(str(source), "sources", f"{tmp_path.name}/sample.bam")
+    md5 = hashlib.md5(source.read_bytes(), usedforsecurity=False).hexdigest()
+    return {
+        "job_id": "job",
+        "workflow_key": f"tests/{tmp_path.name}/{md5}/v1",
+        "attempt": 1,
+        "source": f"s3://sources/{tmp_path.name}/sample.bam",
+        "processor": "bam",
+        "md5": md5,
+        "params": {},
+        "cache_bucket": "cache",
+        "cache_prefix": "results",
+        "source_hosts": [],
+        "work_dir": str(tmp_path / "work"),
+        "sort_memory_mb": 16,
+        "sort_threads": 1,
+    }
+
+
+def run(assignment: dict[str, Any]) -> tuple[int, list[dict[str, Any]], str]:
+    """The exit code, the events, and what went to stderr. Every line of stdout must be an event."""
+    text = json.dumps(assignment)
+    result = subprocess.run(COMMAND, input=text, capture_output=True, text=True, timeout=60)
+    return result.returncode, [json.loads(line) for line in result.stdout.splitlines()], result.stderr
+
+
+def failure_of(assignment: dict[str, Any]) -> dict[str, Any]:
+    code, events, _ = run(assignment)
+    assert code == 1
+    assert events[-1]["event"] == "failed"
+    assert str(Path(assignment["work_dir"]).parent) not in events[-1]["error"]
+    return events[-1]
+
+
+@cloud
+def test_a_job_leaves_its_artifacts_in_the_cache_and_tells_how_it_went(
+    assignment: dict[str, Any], s3: S3Client, tmp_path: Path
+) -> None:
+    code, events, _ = run(assignment)
+    assert code == 0
+    assert events[-1] == {"event": "done"}
+    keys = catalog.artifact_keys(assignment["workflow_key"], "bam")
+    assert tuple(event["key"] for event in events if event["event"] == "artifact") == keys
+    cache = S3Cache(s3, "cache", "results")
+    for key, name in zip(keys, ("x.bam", "x.bam.bai"), strict=True):
+        assert cache.fetch(key, str(tmp_path / name))
+    with pysam.AlignmentFile(str(tmp_path / "x.bam")) as alignments:
+        assert sum(alignments.count(name) for name in alignments.references) == 2_000
+
+
+@cloud
+def test_the_fraction_never_falls_and_every_stage_is_told(assignment: dict[str, Any]) -> None:
+    _, events, _ = run(assignment)
+    progress = [event for event in events if event["event"] == "progress"]
+    fractions = [event["fraction"] for event in progress]
+    assert fractions == sorted(fractions)
+    assert fractions[-1] <= 1
+    assert {event["stage"] for event in progress} == {"download", "sort", "index", "verify", "upload"}
+
+
+@cloud
+def test_a_finished_result_is_not_made_again(assignment: dict[str, Any]) -> None:
+    run(assignment)
+    code, events, _ = run({**assignment, "source": "s3://sources/gone", "work_dir": assignment["work_dir"] + "2"})
+    assert code == 0
+    assert [event["event"] for event in events] == ["artifact", "artifact", "done"]
+    assert not any(event["created"] for event in events[:2])
+
+
+@cloud
+def test_a_retry_indexes_the_bam_that_the_cache_kept(assignment: dict[str, Any], s3: S3Client, tmp_path: Path) -> None:
+    bam_key, index_key = catalog.artifact_keys(assignment["workflow_key"], "bam")
+    source = tmp_path / "sample.bam"
+    pysam.sort("-l", "1", "-o", str(tmp_path / "kept.bam"), str(source), catch_stdout=False)
+    cache = S3Cache(s3, "cache", "results")
+    cache.commit(str(tmp_path / "kept.bam"), bam_key, "sorted.bam")
+    code, events, _ = run(assignment)
+    assert code == 0
+    assert [event["created"] for event in events if event["event"] == "artifact"] == [False, True]
+    cache.fetch(index_key, str(tmp_path / "kept.bam.bai"))
+    with pysam.AlignmentFile(str(tmp_path / "kept.bam")) as alignments:
+        assert sum(alignments.count(name) for name in alignments.references) == 2_000
+
+
+@cloud
+def test_an_md5_that_does_not_match_is_permanent(assignment: dict[str, Any], s3: S3Client) -> None:
+    failure = failure_of({**assignment, "md5": "0" * 32})
+    assert failure["error"].startswith("input: the source's md5 is ")
+    assert failure["permanent"] is True
+    assert s3.list_objects_v2(Bucket="cache", Prefix=f"results/{assignment['workflow_key']}")["KeyCount"] == 0
+
+
+@cloud
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("s3://sources/nothing.bam", "input: the source s3://sources/nothing.bam does not exist"),
+        ("s3://no-such-bucket/x.bam", "input: the source s3://no-such-bucket/x.bam does not exist"),
+        ("s3://no$bucket/x.bam", "input: the source s3://no$bucket/x.bam names no valid bucket"),
+        ("s3://sources", "input: the source must read s3://bucket/key"),
+        ("/etc/hosts", "input: the source must be an s3 or https address"),
+        ("file:///etc/hosts", "input: the source must be an s3 or https address"),
+        ("https://169.254.169.254/x", "input: the host 169.254.169.254 is not among the allowed source hosts"),
+    ],
+)
+def test_a_source_that_cannot_be_had_is_permanent(assignment: dict[str, Any], source: str, sentence: str) -> None:
+    assert failure_of({**assignment, "source": source}) == {"event": "failed", "error": sentence, "permanent": True}
+
+
+@cloud
+def test_a_bad_file_is_permanent_and_leaves_nothing_in_the_cache(assignment: dict[str, Any], s3: S3Client) -> None:
+    s3.put_object(Bucket="sources", Key="text.bam", Body=b"no alignments\n")
+    failure = failure_of({**assignment, "source": "s3://sources/text.bam", "md5": ""})
+    assert failure["error"].startswith("input: ")
+    assert failure["permanent"] is True
+    assert s3.list_objects_v2(Bucket="cache", Prefix=f"results/{assignment['workflow_key']}")["KeyCount"] == 0
+
+
+@cloud
+def test_a_processor_that_the_image_lacks_is_permanent(assignment: dict[str, Any]) -> None:
+    assert failure_of({**assignment, "processor": "cram"})["permanent"] is True
+
+
+@cloud
+def test_a_cache_that_does_not_answer_is_not_the_inputs_fault(assignment: dict[str, Any]) -> None:
+    failure = failure_of({**assignment, "cache_bucket": "no-such-bucket"})
+    assert failure["error"].startswith("internal: ")
+    assert failure["permanent"] is False
+
+
+def test_a_task_that_cannot_be_read_is_told_as_a_failure() -> None:
+    result = subprocess.run(COMMAND, input="{", capture_output=True, text=True, timeout=60)
+    assert result.returncode == 1
+    assert json.loads(result.stdout)["error"].startswith("internal: JSONDecodeError")
+    assert "Traceback" in result.stderr
+
+
+NOISY = """
+import os, sys
+from worker_image import child
+def noisy(_):
+    print("from python")
+    os.write(1, b"from a library")
+    sys.stdout.flush()
+    raise MemoryError
+child._carry_out = noisy
+child._assigned = lambda *_: None
+child.main()
+"""
+
+
+def test_nothing_but_events_reaches_stdout() -> None:
+    result = subprocess.run([sys.executable, "-c", NOISY], input="{}", capture_output=True, text=True, timeout=60)
+    event = {"event": "failed", "error": "internal: the job ran out of memory", "permanent": False}
+    assert [json.loads(line) for line in result.stdout.splitlines()] == [event]
+    assert "from python" in result.stderr
+    assert "from a library" in result.stderr
+
+
+def test_a_speaker_whose_listener_is_gone_ends_the_process() -> None:
+    code = "import os; from worker_image.child import Speaker; Speaker(1).say('done'); os._exit(7)"
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([sys.executable, "-c", code], stdout=writer, timeout=60)
+    os.close(writer)
+    assert ended.returncode == 1
+
+
+def test_progress_is_cut_to_length_and_never_falls() -> None:
+    reader, writer = os.pipe()
+    speaker = Speaker(writer)
+    speaker.progress("sort", 0.7, "x" * 1_000)
+    speaker.progress("index", 0.2)
+    os.close(writer)
+    with os.fdopen(reader) as lines:
+        first, second = (json.loads(line) for line in lines)
+    assert len(first["message"]) == 256
+    assert (first["fraction"], second["fraction"]) == (0.7, 0.7)
+
+
+ORPHANING = """
+import subprocess, sys, time
+child = subprocess.Popen(
+    [sys.executable, "-c", "import time; from worker_image import child; child._die_with_the_parent();"
+     "print(1, flush=True); time.sleep(60)"],
+    stdout=subprocess.PIPE, process_group=0)
+child.stdout.readline()
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_a_child_does_not_outlive_its_worker() -> None:
+    with subprocess.Popen([sys.executable, "-c", ORPHANING], stdout=subprocess.PIPE) as worker:
+        assert worker.stdout is not None
+        child = int(worker.stdout.readline())
+        worker.kill()
+    assert eventually(lambda: not alive(child))
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that is dead but not yet reaped does not."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def eventually(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if holds():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@cloud
+def test_a_stopped_child_dies_of_the_signal_at_once(assignment: dict[str, Any]) -> None:
+    with subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(json.dumps(assignment).encode())
+        child.stdin.close()
+        child.stdout.readline()
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(5) in {-signal.SIGTERM, 0}

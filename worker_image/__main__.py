@@ -1,0 +1,73 @@
+"""The container's command: read the settings, learn which task this is, and serve."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from tempfile import gettempdir
+from types import FrameType
+
+import urllib3
+
+from fleetcap import keys, limits, wiring
+from fleetcap.adapters.system import LineLog, SystemClock
+from fleetcap.model import Lease
+from worker_image.children import ProcessChildren
+from worker_image.health import serve
+from worker_image.worker import Settings, Worker
+
+
+def main() -> int:
+    """Run one worker until it leaves. 0: it left in order."""
+    lease = Lease.parse(wiring.setting(keys.ENV_LEASE))
+    settings = Settings(**json.loads(wiring.setting(keys.ENV_WORKER)))
+    log = LineLog(lease=str(lease))
+    clock = SystemClock()
+    draining = _on_signals()
+    worker = Worker(
+        lease, _task_arn(), settings, wiring.control_table(), _children(settings), clock, log, lambda: bool(draining)
+    )
+    port = serve(lambda: worker.serving and clock.now() - worker.alive_at < limits.SILENT_S, limits.HEALTH_PORT)
+    log("serving", health_port=port)
+    worker.run()
+    return 0
+
+
+def _on_signals() -> list[int]:
+    """The signals received so far. The first asks the worker to leave in order, a second ends it at once."""
+    received: list[int] = []
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    return received
+
+
+def _task_arn() -> str:
+    """Which task this is, from the container's metadata endpoint."""
+    url = wiring.setting("ECS_CONTAINER_METADATA_URI_V4")
+    retries = urllib3.Retry(5, backoff_factor=0.2, status_forcelist=(500, 502, 503))
+    answer = urllib3.PoolManager().request("GET", f"{url}/task", retries=retries, timeout=5.0)
+    return str(answer.json()["TaskARN"])
+
+
+def _children(settings: Settings) -> ProcessChildren:
+    return ProcessChildren(
+        cache_bucket=wiring.setting(keys.ENV_CACHE_BUCKET),
+        cache_prefix=wiring.setting(keys.ENV_CACHE_PREFIX, ""),
+        source_hosts=sorted(wiring.source_hosts()),
+        sort_memory_mb=settings.sort_memory_mb,
+        sort_threads=settings.sort_threads,
+        base_dir=Path(gettempdir()) / "fleetcap",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,183 @@
+"""BAM and SAM → a coordinate-sorted BAM and its BAI, by the samtools that pysam carries.
+
+What a header says about its order is a claim, so it only ever earns a file the *attempt* to be indexed as it is.
+The proof is the index: samtools refuses to index records out of order within a reference, and references out of the
+header's order show in the index itself. Whatever fails that proof is sorted.
+
+A header without a single read is a valid alignment file (an empty region's extract, say), so it is accepted;
+a file without bytes is not one, and is refused.
+"""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar, Final
+
+import pysam
+from pysam.utils import SamtoolsError
+
+from worker_image.processors.base import InputError, Processor, Stage
+
+SAMPLE_RECORDS: Final = 1_000
+BAI_REFERENCE_MAX_BASES: Final = 2**29
+BAI_SUMMARY_BIN: Final = 37_450
+"""The pseudo-bin in which samtools notes where a reference's records begin and end."""
+
+SORTED, INDEX = "sorted.bam", "sorted.bam.bai"
+
+
+class _Alignment(Processor):
+    def derive(self, work: Path) -> Iterator[Stage]:
+        bam = self.path(SORTED, work)
+        yield Stage("index", 0.0)
+        try:
+            _index(bam, self.path(INDEX, work))
+        except SamtoolsError:
+            if _longest_reference(bam) > BAI_REFERENCE_MAX_BASES:
+                raise InputError("a reference is longer than the 536,870,912 bases that a BAI index covers") from None
+            raise
+        yield Stage("verify", 0.9)
+        _quickcheck(bam)
+
+    def _sorted(self, source: Path, work: Path) -> Iterator[Stage]:
+        """Sort, index, verify. Stages go from 0.1 to 1, because looking at the file came before."""
+        yield Stage("sort", 0.1, "sorting by coordinate")
+        self._sort(source, self.path(SORTED, work), work)
+        for stage in self.derive(work):
+            yield Stage(stage.name, 0.8 + 0.2 * stage.fraction)
+
+    def _sort(self, source: Path, target: Path, work: Path) -> None:
+        # Without --no-PG the header would name this attempt's directory, and equal jobs would differ in their bytes.
+        arguments = ["-m", f"{self.sort_memory_mb}M", "-@", str(self.sort_threads), "-T", str(work / "sort")]
+        try:
+            pysam.sort("--no-PG", *arguments, "-O", "bam", "-o", str(target), str(source), catch_stdout=False)
+        except SamtoolsError:
+            # Whose fault was it? A file that cannot be read to its end fails every worker; a full disk only this one.
+            if not _readable(source):
+                raise InputError("the file is damaged: its records cannot be read to the end") from None
+            raise
+
+
+class Bam(_Alignment):
+    """BAM: taken as it is where it proves to be in order, sorted otherwise."""
+
+    name: ClassVar[str] = "bam"
+
+    def process(self, source_path: Path, work: Path) -> Iterator[Stage]:
+        yield Stage("verify", 0.0, "checking the file")
+        if _looks_sorted(source_path):
+            yield Stage("index", 0.1, "already in coordinate order")
+            if self._taken_as_it_is(source_path, work):
+                return
+        yield from self._sorted(source_path, work)
+
+    def _taken_as_it_is(self, source: Path, work: Path) -> bool:
+        target, index = self.path(SORTED, work), self.path(INDEX, work)
+        try:
+            _index(source, index)
+        except SamtoolsError:
+            return False
+        if not _references_in_order(index):
+            return False
+        shutil.move(source, target)
+        return True
+
+
+class Sam(_Alignment):
+    """SAM text: always converted, so always sorted on the way."""
+
+    name: ClassVar[str] = "sam"
+
+    def process(self, source_path: Path, work: Path) -> Iterator[Stage]:
+        yield Stage("verify", 0.0, "checking the file")
+        with _opened(source_path) as alignments:
+            if not alignments.is_sam:
+                raise InputError("the file is not SAM text")
+            if not alignments.header.to_dict() and next(alignments, None) is None:
+                raise InputError("the file holds neither a SAM header nor an alignment")
+        yield from self._sorted(source_path, work)
+
+
+def _looks_sorted(source: Path) -> bool:
+    """Whether an attempt to index the file as it is makes sense. Raises InputError where it is no complete BAM."""
+    with _opened(source) as alignments:
+        if not alignments.is_bam:
+            raise InputError("the file is not a BAM file")
+        try:
+            _quickcheck(source)
+        except SamtoolsError:
+            raise InputError("the BAM file is truncated: its end marker is missing") from None
+        # A header that denies the order would mislead the readers of a file that happens to have it.
+        if alignments.header.to_dict().get("HD", {}).get("SO") in {"unsorted", "queryname"}:
+            return False
+        return _sample_in_order(alignments)
+
+
+def _sample_in_order(alignments: pysam.AlignmentFile) -> bool:
+    last = (-1, -1)
+    try:
+        for read in islice(alignments, SAMPLE_RECORDS):
+            # Reads without a place follow all the others.
+            place = (read.reference_id if read.reference_id >= 0 else len(alignments.references), read.reference_start)
+            if place < last:
+                return False
+            last = place
+    except (OSError, ValueError):
+        raise InputError("the BAM file is damaged: its first records cannot be read") from None
+    return True
+
+
+def _opened(source: Path) -> pysam.AlignmentFile:
+    try:
+        # check_sq off: reads that were never aligned have no references, and can be sorted and indexed all the same.
+        return pysam.AlignmentFile(str(source), "r", check_sq=False)
+    except (OSError, ValueError):
+        raise InputError("the file holds no alignments that samtools can read") from None
+
+
+def _readable(source: Path) -> bool:
+    try:
+        with pysam.AlignmentFile(str(source), "r", check_sq=False) as alignments:
+            for _ in alignments:
+                pass
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _index(bam: Path, index: Path) -> None:
+    pysam.index("-b", "-o", str(index), str(bam), catch_stdout=False)
+
+
+def _quickcheck(bam: Path) -> None:
+    """A whole header and an end marker; -u allows a header without references. Raises SamtoolsError."""
+    pysam.quickcheck("-u", str(bam), catch_stdout=False)
+
+
+def _longest_reference(bam: Path) -> int:
+    with _opened(bam) as alignments:
+        return max(alignments.lengths, default=0)
+
+
+def _references_in_order(index: Path) -> bool:
+    """Whether the references' records follow each other as the header lists them, which samtools does not ask."""
+    data = index.read_bytes()
+    (references,), at = struct.unpack_from("<i", data, 4), 8
+    last_begin = -1
+    for _ in range(references):
+        (bins,), at = struct.unpack_from("<i", data, at), at + 4
+        for _ in range(bins):
+            number, chunks = struct.unpack_from("<Ii", data, at)
+            if number == BAI_SUMMARY_BIN:
+                (begin,) = struct.unpack_from("<Q", data, at + 8)
+                if begin < last_begin:
+                    return False
+                last_begin = begin
+            at += 8 + 16 * chunks
+        (intervals,) = struct.unpack_from("<i", data, at)
+        at += 4 + 8 * intervals
+    return True

@@ -1,0 +1,308 @@
+"""The worker: one supervising loop that beats on its slot, claims jobs, watches their processes, and writes their ends.
+
+Everything slow happens in a job's child process, so beats and heartbeats never wait for it. Each pass of the loop may
+fail at any call and simply runs again: a claim or an end whose reply was lost is repeated under the same `op`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fleetcap import limits
+from fleetcap.decide import recover
+from fleetcap.model import Artifact, Flags, Holder, Job, JobStatus, Lease, Pool
+from fleetcap.ports import Assignment, Child, Children, Clock, ControlTable, Failure, Log, Progress
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The knobs of a pool's workers, in seconds and counts; see stacks/config.py."""
+
+    pool: str = "default"
+    jobs_per_worker: int = 1
+    shards: int = limits.OPEN_SHARDS
+    idle_exit_s: float = limits.IDLE_EXIT_S
+    lifetime_s: float = limits.LIFETIME_S
+    stop_timeout_s: float = limits.STOP_TIMEOUT_S
+    heartbeat_s: float = limits.HEARTBEAT_S
+    beat_s: float = limits.BEAT_S
+    look_s: float = limits.LOOK_S
+    fence_check_s: float = limits.FENCE_CHECK_S
+    sort_memory_mb: int = limits.SORT_MEMORY_MB
+    sort_threads: int = limits.SORT_THREADS
+
+
+class FenceLost(Exception):
+    """The slot is not ours any more: whatever runs here must stop, and nothing may be written."""
+
+
+@dataclass
+class _Ending:
+    """How a job's attempt ends; written under one `op` until the table answers."""
+
+    op: str
+    outcome: recover.Outcome | None  # None: completed
+
+
+@dataclass
+class _Lane:
+    """One job in the hands of this worker."""
+
+    job: Job
+    child: Child | None = None
+    progress: Progress = field(default_factory=lambda: Progress("start", 0.0))
+    written: Progress = field(default_factory=lambda: Progress("start", 0.0))
+    heartbeat_at: float = 0.0
+    fence_checked_at: float = 0.0
+    artifacts: tuple[Artifact, ...] = ()
+    ending: _Ending | None = None
+
+    def kill(self) -> None:
+        if self.child:
+            self.child.kill()
+
+
+@dataclass
+class _Claim:
+    """A claim that the table has not answered yet."""
+
+    job: Job
+    holder: Holder
+    op: str
+
+
+class Worker:
+    """The loop with its ports. `draining` answers whether a signal asked this worker to leave."""
+
+    def __init__(
+        self,
+        lease: Lease,
+        arn: str,
+        settings: Settings,
+        table: ControlTable,
+        children: Children,
+        clock: Clock,
+        log: Log,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._lease = lease
+        self._arn = arn
+        self._settings = settings
+        self._pool = Pool(settings.pool, cap=0, jobs_per_worker=settings.jobs_per_worker, shards=settings.shards)
+        self._table = table
+        self._children = children
+        self._clock = clock
+        self._log = log
+        self._draining = draining
+        self._lanes: dict[int, _Lane] = {}
+        self._claim: _Claim | None = None
+        self._flags = Flags()
+        self._beat_at = self._look_at = 0.0
+        self._began_at = self._idle_since = clock.now()
+        self.alive_at = self._began_at
+        """When the loop last came round; the health check reads it."""
+
+    @property
+    def serving(self) -> bool:
+        """Whether this worker still takes jobs."""
+        too_old = self._clock.now() - self._began_at >= self._settings.lifetime_s
+        return not (self._draining() or self._flags.leave or self._flags.retire or too_old)
+
+    def run(self) -> str:
+        """Serve until there is a reason to leave; the reason. Children are dead when it returns or raises."""
+        try:
+            while not (reason := self._pass()):
+                self._clock.sleep(self._pause())
+        except FenceLost:
+            reason = "the slot is not ours any more"
+        finally:
+            for lane in self._lanes.values():
+                lane.kill()
+        self._log("leaving", reason=reason)
+        return reason
+
+    def _pass(self) -> str | None:
+        """Once round. A reason to leave, or None."""
+        self.alive_at = self._clock.now()
+        self._try(self._beat)
+        if self._claim:
+            self._try(self._settle_claim, self._claim)
+        if self._draining():
+            self._give_back()
+        for number in list(self._lanes):
+            self._try(self._watch, number)
+        if self.serving and not self._claim:
+            self._try(self._look)
+        return self._reason_to_leave()
+
+    def _try(self, step: Callable[..., object], *args: object) -> None:
+        """Take a step; where the table does not answer, what was begun is repeated on the next round."""
+        try:
+            step(*args)
+        except FenceLost:
+            raise
+        except Exception as error:
+            self._log("no answer", step=step.__name__, error=repr(error))
+
+    def _reason_to_leave(self) -> str | None:
+        if self._lanes or self._claim:
+            return None
+        if not self.serving:
+            return "asked to leave" if self._draining() else "drained"
+        idle_s = self._clock.now() - self._idle_since
+        return f"idle for {idle_s:.0f} s" if idle_s >= self._settings.idle_exit_s else None
+
+    def _pause(self) -> float:
+        if self._lanes or self._claim:
+            return limits.SUPERVISE_S
+        now = self._clock.now()
+        return min(max(self._look_at - now, 0.01), max(self._beat_at - now, 0.01), self._settings.look_s)
+
+    # --- the slot
+
+    def _beat(self) -> None:
+        now = self._clock.now()
+        if now < self._beat_at:
+            return
+        flags = self._table.beat(self._lease, self._arn, first=not self._beat_at, now=now)
+        if flags is None:
+            raise FenceLost
+        self._flags = flags
+        self._beat_at = now + self._settings.beat_s
+
+    # --- claiming
+
+    def _look(self) -> None:
+        """Take jobs while lanes are free."""
+        while free := self._free_lane():
+            now = self._clock.now()
+            if now < self._look_at:
+                return
+            if not self._take_one(free.lane, now):
+                jitter = self._clock.uniform(0.8, 1.2)
+                self._look_at = self._clock.now() + self._settings.look_s * jitter
+                return
+
+    def _free_lane(self) -> Holder | None:
+        numbers = range(self._settings.jobs_per_worker)
+        return next((Holder(self._lease, n) for n in numbers if n not in self._lanes), None)
+
+    def _take_one(self, lane: int, now: float) -> bool:
+        """Claim the best job that is to be had, beginning at a random one of the first, so that workers spread."""
+        ahead = self._table.queued(self._pool, now, limits.LOOK_ITEMS)
+        first = int(self._clock.uniform(0, min(len(ahead), limits.LOOK_SPREAD)))
+        for entry in ahead[first:] + ahead[:first]:
+            job = self._table.job(entry.key)
+            if job is None or job.status is not JobStatus.QUEUED or job.attempt != entry.attempt:
+                continue  # the index lags
+            self._claim = _Claim(job, Holder(self._lease, lane), self._clock.unique())
+            if self._settle_claim(self._claim):
+                return True
+        return False
+
+    def _settle_claim(self, claim: _Claim) -> bool:
+        """Claim, or learn that an earlier call did; then start the job's process."""
+        job = self._table.claim(claim.job, claim.holder, self._clock.now(), claim.op)
+        self._claim = None
+        if job is None:
+            return False
+        now = self._clock.now()
+        lane = self._lanes[claim.holder.lane] = _Lane(job, heartbeat_at=now, fence_checked_at=now)
+        self._log("claimed", job=job.id, key=job.key, attempt=job.attempt)
+        try:
+            lane.child = self._children.start(_assignment(job))
+        except OSError as error:
+            self._end(lane, Failure(f"internal: the job's process could not be started ({error.strerror})", False))
+        return True
+
+    # --- running jobs
+
+    def _watch(self, number: int) -> None:
+        """Hear the job's process, keep its heartbeat and fence, and write its end."""
+        lane = self._lanes[number]
+        if not lane.ending:
+            self._hear(lane)
+        if not lane.ending and not self._still_ours(lane):
+            self._log("job lost", job=lane.job.id, attempt=lane.job.attempt)
+            lane.kill()
+            self._free(number)
+        elif lane.ending and self._written(lane, lane.ending):
+            self._free(number)
+
+    def _free(self, number: int) -> None:
+        del self._lanes[number]
+        self._idle_since = self._clock.now()
+        self._look_at = 0.0
+
+    def _hear(self, lane: _Lane) -> None:
+        report = lane.child.report() if lane.child else None
+        if report is None:
+            return
+        lane.progress = report.progress or lane.progress
+        lane.artifacts = report.artifacts or lane.artifacts
+        elapsed_s = self._clock.now() - lane.job.claimed_at
+        if report.failure:
+            self._end(lane, report.failure)
+        elif report.exit_code is not None:
+            self._end(lane, None)
+        elif elapsed_s > lane.job.request.timeout_s:
+            self._end(lane, Failure(f"timeout: the attempt took longer than {lane.job.request.timeout_s} s", False))
+
+    def _still_ours(self, lane: _Lane) -> bool:
+        """Whether heartbeat and fence check, each where it is due, are still accepted."""
+        now = self._clock.now()
+        since_s = now - lane.heartbeat_at
+        new_stage = lane.progress.stage != lane.written.stage and since_s >= limits.STAGE_WRITE_S
+        further = lane.progress != lane.written and since_s >= limits.PROGRESS_WRITE_S
+        if new_stage or further or since_s >= self._settings.heartbeat_s:
+            told = lane.progress
+            if not self._table.heartbeat(lane.job, now, told.stage, told.fraction, told.message):
+                return False
+            lane.written, lane.heartbeat_at, lane.fence_checked_at = told, now, now
+        elif now - lane.fence_checked_at >= self._settings.fence_check_s:
+            standing = self._table.job(lane.job.key)
+            lane.fence_checked_at = now
+            return standing is not None and _same_attempt(standing, lane.job)
+        return True
+
+    # --- ends
+
+    def _end(self, lane: _Lane, failure: Failure | None) -> None:
+        """Decide how the attempt ends. The process dies first, so that nothing of it outlives its last status."""
+        lane.kill()
+        now, jitter = self._clock.now(), self._clock.uniform(0, 1)
+        outcome = recover.failed(lane.job, failure.error, failure.permanent, now, jitter) if failure else None
+        lane.ending = _Ending(self._clock.unique(), outcome)
+
+    def _give_back(self) -> None:
+        """On a signal every running job returns to the queue without using up an attempt."""
+        for lane in self._lanes.values():
+            if not lane.ending:
+                lane.kill()
+                outcome = recover.interrupted(lane.job, self._clock.now(), "the worker was asked to leave")
+                lane.ending = _Ending(self._clock.unique(), outcome)
+
+    def _written(self, lane: _Lane, ending: _Ending) -> bool:
+        """Write the end. A refusal means that the job is not ours any more, which ends it here as well."""
+        now, job = self._clock.now(), lane.job
+        match ending.outcome:
+            case None:
+                artifacts = [artifact.key for artifact in lane.artifacts]
+                accepted = self._table.finish(job, JobStatus.COMPLETED, now, "", artifacts, ending.op)
+            case recover.GiveUp(error):
+                accepted = self._table.finish(job, JobStatus.FAILED, now, error, (), ending.op)
+            case recover.Requeue(due_at, failures, interruptions, error):
+                accepted = self._table.requeue(job, due_at, failures, interruptions, error, ending.op)
+        ended = type(ending.outcome).__name__ if ending.outcome else JobStatus.COMPLETED.value
+        self._log("ended", job=job.id, key=job.key, attempt=job.attempt, outcome=ended, accepted=accepted)
+        return True
+
+
+def _same_attempt(standing: Job, mine: Job) -> bool:
+    return standing.status is JobStatus.RUNNING and (standing.run, standing.attempt) == (mine.run, mine.attempt)
+
+
+def _assignment(job: Job) -> Assignment:
+    request = job.request
+    return Assignment(job.id, job.key, job.attempt, request.source, request.processor, request.md5, request.params)
