@@ -65,6 +65,18 @@ def envelope(task: Json, region: str, now: float) -> Json:
     }
 
 
+def ruled_out(pattern: Json, event: Json) -> bool:
+    """Whether a plain list of values in the pattern already excludes the event, which spares a question."""
+    for name, wanted in pattern.items():
+        value = event.get(name)
+        if isinstance(wanted, dict) and isinstance(value, dict):
+            if ruled_out(wanted, value):
+                return True
+        elif isinstance(value, str) and all(isinstance(each, str) for each in wanted) and value not in wanted:
+            return True
+    return False
+
+
 def _iso(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
@@ -140,7 +152,8 @@ class Events:
 
     def _targets_of(self, event: Json) -> list[Json]:
         body = json.dumps(event)
-        matching = [rule for rule in self._rules() if self._matches(rule, body)]
+        asked = [rule for rule in self._rules() if not ruled_out(json.loads(rule["EventPattern"]), event)]
+        matching = [rule for rule in asked if self._matches(rule, body)]
         return [target for rule in matching for target in self._targets(rule["Name"])]
 
     def _rules(self) -> Sequence[Json]:

@@ -74,6 +74,7 @@ class TaskProcess:
         except OSError as error:
             raise CannotStart(f"CannotStartContainerError: {error}") from error
         self._killer: threading.Timer | None = None
+        self._over = False
         self._lock = threading.Lock()
 
     @property
@@ -85,6 +86,7 @@ class TaskProcess:
         """Wait for the main process, hand over its exit code, then kill what is left of its session."""
         code = self._process.wait()
         with self._lock:
+            self._over = True
             if self._killer:
                 self._killer.cancel()
         on_exit(code if code >= 0 else SIGNALLED - code)
@@ -93,7 +95,7 @@ class TaskProcess:
     def stop(self, timeout_s: float) -> None:
         """TERM now, KILL for the whole session after `timeout_s`. Repeatable; the first call sets the time."""
         with self._lock:
-            if self._killer:
+            if self._killer or self._over:
                 return
             self._killer = threading.Timer(timeout_s, end_session, (self.pid,))
             self._killer.daemon = True

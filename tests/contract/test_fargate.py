@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -23,6 +26,7 @@ import trustme
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from local.fargate.events import ruled_out
 from local.fargate.tasks import EcsError, Launch, Registry, Status
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -52,6 +56,7 @@ class Cloud:
             "AUTH": "true", "USE_SSL": "1", "BIND_HOST": "127.0.0.1", "MINISTACK_HOST": "127.0.0.1",
             "IOT_MTLS_ENABLED": "0", "SFTP_ENABLED": "0", "GATEWAY_PORT": str(self.emulator_port), "TMPDIR": str(tmp),
             "MINISTACK_SSL_CERT": cert, "MINISTACK_SSL_KEY": cert,
+            "AWS_CA_BUNDLE": str(self.certificate),
         }  # fmt: skip
         serve = [
             sys.executable,
@@ -75,9 +80,17 @@ class Cloud:
         return process
 
     def stop(self) -> None:
-        for process in reversed(self.processes):
+        """End the endpoints, then the emulator with its children: it would wait for our open connections."""
+        emulator, *endpoints = self.processes
+        for process in endpoints:
             process.terminate()
             process.wait(20)
+        children = psutil.Process(emulator.pid).children(recursive=True)
+        emulator.kill()
+        emulator.wait(20)
+        for child in children:
+            with suppress(psutil.NoSuchProcess):
+                child.kill()
 
     def client(self, service: str, endpoint: str = "", **credentials: str) -> Any:
         keys = credentials or {"aws_access_key_id": "test", "aws_secret_access_key": "test"}
@@ -164,16 +177,38 @@ class Cloud:
         self.execution_role = self.role("execution-role", [{"Action": "logs:*", "Resource": "*"}])
         self.logs.create_log_group(logGroupName="/fleet")
         self.queue = self.sqs.create_queue(QueueName="stopped")["QueueUrl"]
+        self.relayed = self.sqs.create_queue(QueueName="relayed")["QueueUrl"]
         self.inbox: list[Any] = []
-        pattern = json.dumps({"source": ["aws.ecs"], "detail-type": ["ECS Task State Change"]})
+        sqs = "arn:aws:sqs:us-east-1:000000000000:"
+        self._rule("tasks", {"detail-type": ["ECS Task State Change"]}, sqs + "stopped")
+        self._rule("nowhere", {"detail": {"group": ["lost"]}}, sqs + "missing-queue")
+        self._rule("relay", {"detail": {"startedBy": [{"prefix": "relay/"}], "lastStatus": ["STOPPED"]}}, self._relay())
+
+    def _rule(self, name: str, pattern: dict[str, Any], target: str) -> None:
         events = self.client("events")
-        for name, target in {"tasks": "stopped", "nowhere": "missing-queue"}.items():
-            pattern = (
-                json.dumps({"source": ["aws.ecs"], "detail": {"group": ["lost"]}}) if name == "nowhere" else pattern
-            )
-            events.put_rule(Name=name, EventPattern=pattern)
-            arn = f"arn:aws:sqs:us-east-1:000000000000:{target}"
-            events.put_targets(Rule=name, Targets=[{"Id": "1", "Arn": arn}])
+        events.put_rule(Name=name, EventPattern=json.dumps({"source": ["aws.ecs"], **pattern}))
+        events.put_targets(Rule=name, Targets=[{"Id": "1", "Arn": target}])
+
+    def _relay(self) -> str:
+        """A Lambda function that puts the event it gets into a queue; returns its ARN."""
+        source = (
+            "import boto3, json\n"
+            "def handle(event, _):\n"
+            f"    boto3.client('sqs').send_message(QueueUrl='{self.relayed}', MessageBody=json.dumps(event))\n"
+        )
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as archive:
+            archive.writestr("relay.py", source)
+        role = self.role("relay-role", [{"Action": ["sqs:*", "logs:*"], "Resource": "*"}])
+        created = self.client("lambda").create_function(
+            FunctionName="relay",
+            Runtime="python3.11",
+            Role=role,
+            Handler="relay.handle",
+            Code={"ZipFile": packed.getvalue()},
+            Timeout=15,
+        )
+        return str(created["FunctionArn"])
 
     def _certificate(self) -> str:
         authority = trustme.CA()
@@ -318,6 +353,21 @@ def test_the_meter_counts_a_task_until_it_is_stopped() -> None:
     assert meter["by_family"] == {"f": {"peak_live_tasks": 2, "tasks_launched": 2}}
 
 
+@pytest.mark.parametrize(
+    ("pattern", "out"),
+    [
+        ({"source": ["aws.ecs"]}, False),
+        ({"source": ["aws.ec2", "aws.s3"]}, True),
+        ({"detail": {"lastStatus": ["STOPPED"]}}, True),
+        ({"detail": {"lastStatus": ["STOPPED", "RUNNING"], "startedBy": [{"prefix": "pool/"}]}}, False),
+        ({"detail": {"stopCode": [{"exists": False}]}, "resources": ["x"]}, False),
+    ],
+)
+def test_only_a_plain_list_of_values_rules_an_event_out(pattern: dict[str, Any], out: bool) -> None:
+    event = {"source": "aws.ecs", "resources": ["y"], "detail": {"lastStatus": "RUNNING", "startedBy": "pool/1#1"}}
+    assert ruled_out(pattern, event) is out
+
+
 # --- the life of a task
 
 
@@ -363,6 +413,17 @@ def test_a_failing_target_holds_up_no_other_task(cloud: Cloud) -> None:
     cloud.events(other, lambda seen: bool(seen) and seen[-1]["detail"]["lastStatus"] == "STOPPED")
     served = cloud.events(lost, lambda seen: bool(seen) and seen[-1]["detail"]["lastStatus"] == "STOPPED")
     assert [event["detail"]["version"] for event in served] == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.cloud
+def test_a_lambda_function_hears_of_what_its_rule_matches(cloud: Cloud) -> None:
+    quick = cloud.define(["true"])
+    cloud.launch(quick, startedBy="elsewhere")
+    arn = cloud.launch(quick, startedBy="relay/1#1")
+    [message] = cloud.sqs.receive_message(QueueUrl=cloud.relayed, WaitTimeSeconds=10)["Messages"]
+    event = json.loads(message["Body"])
+    assert (event["resources"], event["detail"]["lastStatus"]) == ([arn], "STOPPED")
+    assert "Messages" not in cloud.sqs.receive_message(QueueUrl=cloud.relayed)
 
 
 @pytest.mark.cloud

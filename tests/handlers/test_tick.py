@@ -1,0 +1,198 @@
+"""Whatever was left undone, the tick finds and does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from fleetcap import limits
+from fleetcap.fleet import Fleet
+from fleetcap.model import (
+    Doubt,
+    Holder,
+    Job,
+    JobStatus,
+    Pool,
+    Slot,
+    SlotState,
+    TaskStatus,
+    Unanswered,
+)
+from handlers import tick
+from tests.fakes import FakeTasks, HandClock, Lines
+from tests.handlers.test_task_state import queue
+
+
+def held(fleet: Fleet) -> Slot:
+    return next(slot for slot in fleet.table.slots("default") if slot.held)
+
+
+def launch(fleet: Fleet, clock: HandClock, key: str = "a") -> Job:
+    job = queue(fleet, clock, key)
+    fleet.scale(fleet.pools["default"], [job.as_queued], most=1)
+    return job
+
+
+def work(fleet: Fleet, clock: HandClock) -> Slot:
+    job = launch(fleet, clock)
+    slot = held(fleet)
+    assert fleet.table.beat(slot.lease, slot.arn, True, clock.now()) is not None
+    assert fleet.table.claim(job, Holder(slot.lease), clock.now(), clock.unique())
+    return held(fleet)
+
+
+def status(fleet: Fleet, key: str = "a") -> JobStatus:
+    job = fleet.table.job(key)
+    assert job is not None
+    return job.status
+
+
+def test_the_first_tick_creates_the_slots_of_the_cap(fleet: Fleet) -> None:
+    tick.handle(fleet)
+    assert [slot.id.number for slot in fleet.table.slots("default")] == [0, 1]
+
+
+def test_a_job_that_no_decider_launched_for_gets_its_launch(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
+    queue(fleet, clock, "a")
+    tick.handle(fleet)
+    assert len(tasks.calls) == 1
+
+
+def test_a_second_tick_does_not_launch_twice_for_the_same_job(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
+    queue(fleet, clock, "a")
+    tick.handle(fleet)
+    tick.handle(fleet)
+    clock.sleep(60)
+    tick.handle(fleet)
+    assert len(tasks.calls) == 1
+
+
+def test_a_launch_whose_sender_died_is_sent_again_under_the_same_token(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+) -> None:
+    tasks.answers = [Unanswered(Doubt.UNKNOWN, "killed before the reply")]
+    launch(fleet, clock)
+    tick.handle(fleet)
+    assert held(fleet).arn == ""  # its own sender may still be at it
+    clock.sleep(limits.RESEND_AFTER_S + 1)
+    tick.handle(fleet)
+    assert held(fleet).arn == "arn:task/0"
+    assert len(set(tasks.calls)) == 1
+
+
+def test_the_job_of_a_dead_holder_goes_back(fleet: Fleet, clock: HandClock) -> None:
+    slot = work(fleet, clock)
+    assert fleet.table.release(slot.lease, slot.arn, clock.now(), "a decider died after this", 0.0, clock.unique())
+    tick.handle(fleet)
+    assert status(fleet) is JobStatus.QUEUED
+
+
+def test_a_living_holder_keeps_its_job_however_silent(fleet: Fleet, clock: HandClock) -> None:
+    work(fleet, clock)
+    clock.sleep(100_000)
+    tick.handle(fleet)
+    assert status(fleet) is JobStatus.RUNNING
+    assert held(fleet).state is SlotState.READY
+
+
+def test_a_silent_worker_is_stopped_and_its_slot_kept_until_ecs_says_that_it_is_gone(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+) -> None:
+    slot = work(fleet, clock)
+    clock.sleep(limits.SILENT_S + 1)
+    tick.handle(fleet)
+    assert tasks.stopped == [slot.arn]
+    assert held(fleet).lease == slot.lease
+    tasks.words[slot.arn] = TaskStatus.STOPPED
+    tick.handle(fleet)
+    after = fleet.table.slot(slot.id)
+    assert after is not None
+    assert after.generation > slot.generation
+    assert status(fleet) is JobStatus.QUEUED
+
+
+def test_a_beating_worker_is_not_asked_about(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
+    slot = work(fleet, clock)
+    for _ in range(10):
+        clock.sleep(limits.BEAT_S)
+        assert fleet.table.beat(slot.lease, slot.arn, False, clock.now()) is not None
+        tasks.words[slot.arn] = TaskStatus.MISSING
+        tick.handle(fleet)
+    assert held(fleet).missing_since == 0
+    assert tasks.stopped == []
+
+
+def test_missing_is_proof_only_after_more_than_an_hour_without_a_break(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+) -> None:
+    slot = work(fleet, clock)
+    tasks.words[slot.arn] = TaskStatus.MISSING
+    clock.sleep(limits.SILENT_S + 1)
+    tick.handle(fleet)
+    clock.sleep(limits.MISSING_IS_PROOF_S - 10)
+    tick.handle(fleet)
+    assert held(fleet).lease == slot.lease
+    tasks.words[slot.arn] = TaskStatus.ALIVE
+    tick.handle(fleet)
+    assert held(fleet).missing_since == 0
+    tasks.words[slot.arn] = TaskStatus.MISSING
+    tick.handle(fleet)
+    clock.sleep(limits.MISSING_IS_PROOF_S + 10)
+    tick.handle(fleet)
+    assert fleet.table.slot(slot.id) != slot
+    assert status(fleet) is JobStatus.QUEUED
+
+
+def test_a_lowered_cap_retires_slots_and_a_raised_one_takes_them_back(fleet: Fleet) -> None:
+    tick.handle(fleet)
+    pools = fleet.pools
+    tick.handle(replace(fleet, pools={"default": replace(pools["default"], cap=1)}))
+    assert [slot.retire for slot in fleet.table.slots("default")] == [False, True]
+    tick.handle(fleet)
+    assert [slot.retire for slot in fleet.table.slots("default")] == [False, False]
+
+
+def test_a_job_that_waits_two_minutes_beside_a_free_ready_lane_gets_a_launch(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+) -> None:
+    job = launch(fleet, clock, "first")
+    slot = held(fleet)
+    assert fleet.table.beat(slot.lease, slot.arn, True, clock.now()) is not None
+    assert fleet.table.claim(job, Holder(slot.lease), clock.now(), clock.unique())
+    running = fleet.table.job("first")
+    assert running is not None
+    assert fleet.table.finish(running, JobStatus.COMPLETED, clock.now(), "", (), clock.unique())
+    queue(fleet, clock, "second")
+    tick.handle(fleet)
+    assert len(tasks.calls) == 1  # the free lane is expected to take it
+    clock.sleep(limits.UNSERVED_S + 1)
+    assert fleet.table.beat(slot.lease, slot.arn, False, clock.now()) is not None
+    tick.handle(fleet)
+    assert len(tasks.calls) == 2
+
+
+def test_one_pools_trouble_does_not_stop_the_others(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+) -> None:
+    broken = Pool("broken", 1, {"cluster": "no container named here"})
+    queued = queue(fleet, clock, "a")
+    assert fleet.table.put(replace(queued, key="b", pool="broken"), None, clock.unique())
+    tick.handle(replace(fleet, pools={"broken": broken, **fleet.pools}))
+    assert [line["pool"] for line in lines.of("tick failed")] == ["broken"]
+    assert len(tasks.calls) == 1
+
+
+@pytest.mark.parametrize("word", [TaskStatus.ALIVE, TaskStatus.MISSING])
+def test_a_launch_without_a_first_beat_is_looked_at_after_five_minutes(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks, word: TaskStatus
+) -> None:
+    launch(fleet, clock)
+    tasks.words["arn:task/0"] = word
+    clock.sleep(limits.SILENT_LAUNCHING_S - 1)
+    tick.handle(fleet)
+    assert (tasks.stopped, held(fleet).missing_since) == ([], 0)
+    clock.sleep(2)
+    tick.handle(fleet)
+    assert bool(tasks.stopped) is (word is TaskStatus.ALIVE)
+    assert bool(held(fleet).missing_since) is (word is TaskStatus.MISSING)

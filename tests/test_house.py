@@ -1,0 +1,147 @@
+"""The rules of the house, held by reading the source: who may import what, spell names, read a clock."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from fleetcap import keys, limits
+from fleetcap.model import Job, JobStatus, Request, Slot, SlotId, SlotState
+
+ROOT = Path(__file__).parent.parent
+LAMBDAS = ROOT / "lambdas"
+
+CLOCKS = {"time.time", "time.sleep", "time.monotonic", "datetime.now", "datetime.utcnow", "uuid.uuid4", "os.urandom"}
+CLOCK_MODULES = {"random", "secrets", "uuid", "time", "datetime"}
+READS_THE_CLOCK = {
+    "lambdas/fleetcap/adapters/system.py": "the port itself",
+    "worker_image/child.py": "an entry point: a process of its own that decides nothing",
+    "worker_image/children.py": "the port that starts and kills processes",
+    "worker_image/download.py": "part of the child's entry point: pauses between retries of a download",
+}
+
+
+def sources(*folders: str) -> list[Path]:
+    return [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, by its full name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@pytest.mark.parametrize("path", sources("lambdas/fleetcap/decide"), ids=lambda path: path.stem)
+def test_decisions_import_the_standard_library_and_the_values_they_decide_on(path: Path) -> None:
+    foreign = {
+        name
+        for name in imported(path)
+        if name.partition(".")[0] not in sys.stdlib_module_names
+        and not name.startswith(("fleetcap.model", "fleetcap.limits", "fleetcap.catalog", "fleetcap.decide"))
+    }
+    assert foreign == set()
+
+
+@pytest.mark.parametrize("path", sources("stacks"), ids=lambda path: path.stem)
+def test_stacks_take_names_and_limits_from_the_product_and_nothing_else(path: Path) -> None:
+    taken = {name for name in imported(path) if name.startswith(("fleetcap", "handlers", "worker_image"))}
+    assert all(name.startswith(("fleetcap.keys", "fleetcap.limits")) for name in taken), taken
+
+
+def attribute_names() -> set[str]:
+    """Every attribute of the table that could be spelt elsewhere: those of both item kinds, written and read."""
+    request = Request("s3://bucket/key.bam", "bam")
+    job = Job("key", 1, JobStatus.COMPLETED, "default", 5, request)
+    written = keys.slot_item(SlotId("default", 0), 0.0) | keys.job_item(job, "op")
+    slot = Slot(SlotId("default", 0), SlotState.EMPTY, 1)
+    writes = [
+        keys.lease_write(slot, "", "", 0, 0.0, ""),
+        keys.beat_write(slot.lease, "arn", True, 0.0),
+        keys.release_write(slot.lease, "", 0.0, "", 1.0, ""),
+        keys.missing_write(slot.lease, 0.0),
+    ]
+    return set(written) | {name for write in writes for name in (*write.sets, *write.removes)}
+
+
+def test_no_module_but_keys_spells_an_attribute_name() -> None:
+    """As a subscript or a `.get`, that is: the words themselves are also fields of values and of AWS's answers."""
+    names = attribute_names() - {"message", "pool"}
+    offenders: list[str] = []
+    for path in sources("lambdas", "worker_image"):
+        if path.name == "keys.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            key: ast.expr | None = None
+            if isinstance(node, ast.Subscript):
+                key = node.slice
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
+                key = node.args[0] if node.args else None
+            if isinstance(key, ast.Constant) and key.value in names and not allowed(path, node):
+                offenders.append(f"{path.relative_to(ROOT)}:{node.lineno} spells {key.value!r}")
+        text = path.read_text()
+        offenders += [
+            f"{path.relative_to(ROOT)} writes an expression" for _ in re.findall(r'"[^"]*#(?:state|status)', text)
+        ]
+    assert offenders == []
+
+
+def allowed(path: Path, _node: ast.AST) -> bool:
+    """Files whose mappings are no table items: the child's protocol and boto3's answers."""
+    return path.name in {"child.py", "children.py"}
+
+
+@pytest.mark.parametrize("path", sources("lambdas", "worker_image"), ids=lambda path: str(path.relative_to(ROOT)))
+def test_time_and_chance_come_through_the_clock_port(path: Path) -> None:
+    if str(path.relative_to(ROOT)) in READS_THE_CLOCK:
+        return
+    direct = {name for name in imported(path) if name.partition(".")[0] in CLOCK_MODULES}
+    assert direct == set()
+
+
+def test_the_list_of_those_who_may_read_a_clock_is_not_longer_than_needed() -> None:
+    needless = [
+        name
+        for name in READS_THE_CLOCK
+        if not any(module.partition(".")[0] in CLOCK_MODULES for module in imported(ROOT / name))
+    ]
+    assert needless == []
+
+
+def test_no_room_is_called_utils_common_or_helpers() -> None:
+    vague = {"utils", "util", "common", "helpers", "helper", "misc"}
+    files = sources("lambdas", "stacks", "worker_image", "local", "cli", "tests")
+    assert [path for path in files if vague & {path.stem, *path.parent.relative_to(ROOT).parts}] == []
+
+
+def test_nothing_binds_beyond_the_loopback_address() -> None:
+    files = [path for path in sources("lambdas", "worker_image", "local", "cli") if path != Path(__file__)]
+    assert [path for path in files if "0.0.0.0" in path.read_text()] == []  # noqa: S104
+
+
+def test_the_readme_lists_the_stacks_functions_one_line_each() -> None:
+    handlers = {path.stem for path in (LAMBDAS / "handlers").glob("*.py")} - {"__init__", "log"}
+    template = next((ROOT / "tests" / "stacks").rglob("*ontrol*.json")).read_text()  # held equal to the stack
+    deployed = set(re.findall(r"handlers\.(\w+)\.handler", template))
+    listed = re.findall(r"^\| `(\w+)` \| ", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    assert deployed == handlers
+    assert sorted(listed) == sorted({*deployed, "worker"})
+
+
+def test_every_limit_with_a_unit_says_it_last() -> None:
+    units = ("_S", "_DAYS", "_MB", "_BYTES", "_CHARS", "_PORT")
+    counts = {name for name in vars(limits) if name.isupper() and not name.endswith(units)}
+    assert all(isinstance(getattr(limits, name), int) for name in counts), counts
+
+
+def test_nothing_tracked_names_a_download_address() -> None:
+    locks = [ROOT / "requirements.lock", ROOT / "requirements-uv.lock", ROOT / "worker_image" / "requirements.lock"]
+    assert [lock.name for lock in locks if re.search(r"https?://|--index-url|--find-links", lock.read_text())] == []

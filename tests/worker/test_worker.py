@@ -1,0 +1,280 @@
+"""The supervising loop, pass by pass, over a real table's expressions and with time moved by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from fleetcap import limits
+from fleetcap.adapters.control_table import DynamoControlTable
+from fleetcap.fleet import Fleet
+from fleetcap.model import Artifact, Flags, Holder, Job, JobStatus, Lease, Slot, SlotState
+from fleetcap.ports import ChildReport, Failure, Progress
+from tests.fakes import FakeChildren, HandClock, Lines
+from tests.handlers.test_task_state import queue
+from worker_image.worker import Settings, Worker
+
+DONE = ChildReport(artifacts=(Artifact("sorted.bam", "a/bam@1/sorted.bam", 10),), exit_code=0)
+
+
+class Enough(Exception):
+    """Ends a loop that would go on."""
+
+
+@dataclass
+class Script:
+    """A clock whose sleeps run the next step of a test; after the last one the loop is ended."""
+
+    clock: HandClock
+    steps: list[Callable[[], Any]] = field(default_factory=list)
+
+    def now(self) -> float:
+        return self.clock.now()
+
+    def sleep(self, seconds: float) -> None:
+        if not self.steps:
+            raise Enough
+        self.steps.pop(0)()
+        self.clock.sleep(seconds)
+
+    def uniform(self, low: float, high: float) -> float:
+        return min(low, high)
+
+    def unique(self) -> str:
+        return self.clock.unique()
+
+
+@dataclass
+class Bench:
+    """One worker under a lease, and what it works with."""
+
+    fleet: Fleet
+    table: DynamoControlTable
+    clock: HandClock
+    lease: Lease
+    children: FakeChildren = field(default_factory=FakeChildren)
+    log: Lines = field(default_factory=Lines)
+    signals: list[int] = field(default_factory=list)
+
+    def worker(self, *steps: Callable[[], Any], **settings: Any) -> Worker:
+        clock = Script(self.clock, list(steps))
+        return Worker(
+            self.lease, "arn:task/0", Settings(**settings), self.table, self.children, clock, self.log,
+            lambda: bool(self.signals),
+        )  # fmt: skip
+
+    def run(self, *steps: Callable[[], Any], **settings: Any) -> str:
+        """Run the loop through the steps; why it left, or "" if it would have gone on."""
+        try:
+            return self.worker(*steps, **settings).run()
+        except Enough:
+            return ""
+
+    def job(self, key: str = "a") -> Job:
+        job = self.table.job(key)
+        assert job is not None
+        return job
+
+    def slot(self) -> Slot:
+        slot = self.table.slot(self.lease.slot)
+        assert slot is not None
+        return slot
+
+    def say(self, report: ChildReport, child: int = 0) -> Callable[[], None]:
+        def step() -> None:
+            self.children.started[child].said = report
+
+        return step
+
+    def later(self, seconds: float) -> Callable[[], None]:
+        return lambda: self.clock.sleep(seconds)
+
+    def kill_slot(self) -> None:
+        assert self.table.release(self.lease, "arn:task/0", self.clock.now(), "proof", 0.0, self.clock.unique())
+
+
+@pytest.fixture
+def bench(fleet: Fleet, clock: HandClock, table: DynamoControlTable) -> Bench:
+    """A launched slot with one job in the queue."""
+    job = queue(fleet, clock, "a")
+    fleet.scale(fleet.pools["default"], [job.as_queued], most=1)
+    slot = next(slot for slot in table.slots("default") if slot.held)
+    return Bench(fleet, table, clock, slot.lease)
+
+
+def nothing() -> None:
+    """A step in which only time passes."""
+
+
+def test_a_worker_is_ready_when_it_says_so_itself(bench: Bench) -> None:
+    assert bench.slot().state is SlotState.LAUNCHING
+    bench.run()
+    assert (bench.slot().state, bench.slot().arn) == (SlotState.READY, "arn:task/0")
+
+
+def test_a_job_is_claimed_run_and_finished_with_its_artifacts(bench: Bench) -> None:
+    bench.run(nothing, bench.say(DONE), nothing)
+    job = bench.job()
+    assert (job.status, job.attempt, job.artifacts) == (JobStatus.COMPLETED, 1, ("a/bam@1/sorted.bam",))
+    assert job.holder == Holder(bench.lease)
+    assert bench.children.started[0].killed
+
+
+def test_a_freed_lane_takes_the_next_job_at_once(bench: Bench) -> None:
+    queue(bench.fleet, bench.clock, "b")
+    bench.run(bench.say(DONE))
+    assert [child.assignment.workflow_key for child in bench.children.started] == ["a", "b"]
+
+
+def test_two_lanes_run_two_jobs_and_no_third(bench: Bench) -> None:
+    for key in ("b", "c"):
+        queue(bench.fleet, bench.clock, key)
+    bench.run(nothing, nothing, jobs_per_worker=2)
+    assert [child.assignment.workflow_key for child in bench.children.started] == ["a", "b"]
+    assert {bench.job("a").holder, bench.job("b").holder} == {Holder(bench.lease, 0), Holder(bench.lease, 1)}
+
+
+def test_a_lost_slot_kills_the_job_and_writes_nothing(bench: Bench) -> None:
+    assert bench.run(bench.kill_slot, bench.later(limits.BEAT_S), nothing) == "the slot is not ours any more"
+    assert bench.children.started[0].killed
+    assert bench.job().status is JobStatus.RUNNING  # whoever proved the death takes it from there
+    assert bench.slot().state is SlotState.EMPTY
+
+
+def test_a_job_that_was_taken_away_is_killed_within_the_fence_check(bench: Bench) -> None:
+    def take_away() -> None:
+        assert bench.table.requeue(bench.job(), bench.clock.now() + 1_000, 0, 1, "", bench.clock.unique())
+
+    bench.run(nothing, take_away, bench.later(limits.FENCE_CHECK_S), nothing)
+    assert bench.children.started[0].killed
+    assert bench.job().status is JobStatus.QUEUED
+    assert len(bench.children.started) == 1
+
+
+def test_a_zombies_result_is_refused(bench: Bench) -> None:
+    def successor() -> None:
+        assert bench.table.requeue(bench.job(), bench.clock.now(), 0, 1, "", bench.clock.unique())
+        assert bench.table.claim(bench.job(), Holder(Lease(bench.lease.slot, 99)), bench.clock.now(), "other")
+        bench.children.started[0].said = DONE
+
+    bench.run(nothing, successor, nothing)
+    assert (bench.job().status, bench.job().attempt) == (JobStatus.RUNNING, 2)
+    assert bench.log.of("ended")[0]["accepted"] is False
+
+
+def test_a_failed_attempt_goes_back_later_until_its_attempts_are_used_up(bench: Bench) -> None:
+    failed = ChildReport(failure=Failure("internal: no luck", permanent=False), exit_code=1)
+    waits = [bench.later(1_000), nothing]
+    bench.run(*(step for n in range(3) for step in (nothing, bench.say(failed, n), *waits)))
+    job = bench.job()
+    assert (job.status, job.attempt, job.error) == (JobStatus.FAILED, 3, "internal: no luck")
+
+
+def test_a_permanent_failure_is_not_tried_again(bench: Bench) -> None:
+    failed = ChildReport(failure=Failure("input: this is no BAM file", permanent=True), exit_code=1)
+    bench.run(nothing, bench.say(failed), bench.later(1_000), nothing)
+    assert (bench.job().status, bench.job().attempt) == (JobStatus.FAILED, 1)
+
+
+def test_an_attempt_that_takes_too_long_is_killed(bench: Bench) -> None:
+    bench.run(nothing, bench.later(bench.job().request.timeout_s + 1), nothing, nothing)
+    job = bench.job()
+    assert bench.children.started[0].killed
+    assert (job.status, job.failures) == (JobStatus.QUEUED, 1)
+    assert job.error.startswith("timeout: ")
+
+
+def test_a_signal_gives_the_job_back_without_using_up_an_attempt_and_the_worker_leaves(bench: Bench) -> None:
+    assert bench.run(nothing, lambda: bench.signals.append(15), nothing) == "asked to leave"
+    job = bench.job()
+    assert (job.status, job.failures, job.interruptions) == (JobStatus.QUEUED, 0, 1)
+    assert bench.children.started[0].killed
+
+
+@pytest.mark.parametrize("flag", ["leave", "retire"])
+def test_a_flagged_worker_finishes_its_job_takes_no_other_and_leaves(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, flag: str
+) -> None:
+    queue(bench.fleet, bench.clock, "b")
+    real = bench.table.beat
+    flagged = Flags(**{flag: True})
+
+    def beat(lease: Lease, arn: str, first: bool, now: float) -> Flags | None:
+        return (real(lease, arn, first, now) and flagged) if not first else real(lease, arn, first, now)
+
+    monkeypatch.setattr(bench.table, "beat", beat)
+    reason = bench.run(nothing, bench.later(limits.BEAT_S), nothing, bench.say(DONE), nothing, nothing)
+    assert reason == "drained"
+    assert (bench.job("a").status, bench.job("b").status) == (JobStatus.COMPLETED, JobStatus.QUEUED)
+
+
+def test_an_idle_worker_leaves_after_its_time(bench: Bench) -> None:
+    reason = bench.run(bench.say(DONE), nothing, bench.later(limits.IDLE_EXIT_S), nothing)
+    assert reason.startswith("idle for ")
+
+
+def test_a_busy_worker_beyond_its_lifetime_finishes_first(bench: Bench) -> None:
+    queue(bench.fleet, bench.clock, "b")
+    reason = bench.run(nothing, bench.later(100), bench.say(DONE), nothing, nothing, lifetime_s=50)
+    assert reason == "drained"
+    assert (bench.job("a").status, bench.job("b").status) == (JobStatus.COMPLETED, JobStatus.QUEUED)
+
+
+def test_a_new_stage_is_written_and_a_heartbeat_keeps_coming(bench: Bench) -> None:
+    sorting = ChildReport(progress=Progress("sort", 0.4, "half way"))
+    bench.run(nothing, bench.later(2), bench.say(sorting), nothing)
+    assert (bench.job().stage, bench.job().fraction, bench.job().message) == ("sort", 0.4, "half way")
+    before = bench.job().heartbeat_at
+    bench.children.started.clear()
+    bench.run()
+    assert before > bench.job().claimed_at
+
+
+def test_a_silent_stage_of_hours_keeps_its_heartbeat(bench: Bench) -> None:
+    hours = [bench.later(limits.HEARTBEAT_S) for _ in range(200)]
+    bench.run(nothing, *hours)
+    assert bench.clock.now() - bench.job().heartbeat_at <= 2 * limits.HEARTBEAT_S
+    assert bench.job().status is JobStatus.RUNNING
+
+
+class Silence(Exception):
+    """The table does not answer."""
+
+
+def failing(bench: Bench, monkeypatch: pytest.MonkeyPatch, name: str, times: int, lands: bool) -> None:
+    """Let the table's next calls of one operation raise; where `lands`, after the write was made."""
+    real, left = getattr(bench.table, name), [times]
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if left[0] > 0:
+            left[0] -= 1
+            if lands:
+                real(*args, **kwargs)
+            raise Silence
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(bench.table, name, call)
+
+
+@pytest.mark.parametrize("lands", [False, True], ids=["request lost", "reply lost"])
+@pytest.mark.parametrize("operation", ["beat", "claim", "finish", "heartbeat", "queued", "job"])
+def test_a_call_without_an_answer_is_made_good_on_a_later_round(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, operation: str, lands: bool
+) -> None:
+    failing(bench, monkeypatch, operation, 2, lands)
+    wait = [bench.later(2)] * 4
+    bench.run(*wait, lambda: [bench.say(DONE)() for _ in bench.children.started], *wait)
+    job = bench.job()
+    assert (job.status, job.attempt, len(bench.children.started)) == (JobStatus.COMPLETED, 1, 1)
+
+
+@pytest.mark.parametrize("lands", [False, True], ids=["request lost", "reply lost"])
+def test_a_claim_without_an_answer_does_not_keep_a_draining_worker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, lands: bool
+) -> None:
+    failing(bench, monkeypatch, "claim", 1, lands)
+    assert bench.run(lambda: bench.signals.append(15), nothing, nothing) == "asked to leave"
+    assert bench.job().status is JobStatus.QUEUED
