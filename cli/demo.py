@@ -45,6 +45,7 @@ class Plan:
     state: Path
     results: Path
     timeout_s: float
+    picture: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def run(plan: Plan, console: Console) -> int:
                 files = maker.files()
             with _step(console, "uploaded to the input bucket"):
                 sources = client.upload(files)
-            last = _burst(plan, client, sources, console)
+            last, busiest = _burst(plan, client, sources, console)
             with _step(console, "results fetched and verified"):
                 verified = _fetch_and_verify(client, plan, files, last)
             meter = client.meter()
@@ -85,6 +86,8 @@ def run(plan: Plan, console: Console) -> int:
     trouble = _trouble(summary, last, verified)
     (plan.state.parent / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     console.print(view.closing(summary, trouble))
+    if plan.picture:
+        view.save_picture(plan.picture, busiest, summary, trouble)
     return 1 if trouble else 0
 
 
@@ -139,13 +142,13 @@ class _Maker:
             self._process.communicate()
 
 
-def _burst(plan: Plan, client: Client, sources: Sequence[str], console: Console) -> Snapshot:
-    """Send every message at once and watch until all have ended; the last look."""
+def _burst(plan: Plan, client: Client, sources: Sequence[str], console: Console) -> tuple[Snapshot, Snapshot]:
+    """Send every message at once and watch until all have ended; the last look, and the busiest."""
     keys = [f"demo/{Path(source).name}" for source in sources]
     began = time.time()
     client.send([{"source": s, "workflow_key": key} for s, key in zip(sources, keys, strict=True)])
     onlooker = Onlooker(client, Pool("default", plan.cap), keys, began)
-    seen = onlooker.look(time.time())
+    seen = busiest = onlooker.look(time.time())
     with Live(view.progress(seen), console=console, transient=False, refresh_per_second=4) as live:
         said_at = 0.0
         while seen.ended < seen.total:
@@ -153,13 +156,14 @@ def _burst(plan: Plan, client: Client, sources: Sequence[str], console: Console)
                 raise CloudError(f"The burst did not end within {plan.timeout_s:.0f} s; the logs are in {plan.state}.")
             time.sleep(LOOK_EVERY_S)
             seen = onlooker.look(time.time())
+            busiest = max(busiest, seen, key=view.liveliness)
             if console.is_terminal:
                 live.update(view.progress(seen))
             elif seen.now - said_at >= PLAIN_EVERY_S:
                 said_at = seen.now
                 console.print(view.plain(seen))
         live.update(view.progress(seen))
-    return seen
+    return seen, busiest
 
 
 def _fetch_and_verify(client: Client, plan: Plan, files: Sequence[Path], last: Snapshot) -> list[Verified]:

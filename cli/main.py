@@ -40,9 +40,12 @@ def demo(
     cold_start_s: Annotated[float, typer.Option(min=0, max=600, help="Seconds that a task takes to start.")] = 2.0,
     reads: Annotated[int, typer.Option(min=1, help="Reads in each sample file.")] = 100_000,
     timeout_s: Annotated[float, typer.Option(min=1, help="Give up after this many seconds.")] = 900.0,
+    picture: Annotated[Path | None, typer.Option(help="Save the view at its busiest moment as an SVG.")] = None,
 ) -> None:
     """Run a burst of real files through the exact cap, and verify every result."""
-    plan = demo_story.Plan(jobs, cap, cold_start_s, reads, files or [], STATE / "demo", Path("demo-out"), timeout_s)
+    plan = demo_story.Plan(
+        jobs, cap, cold_start_s, reads, files or [], STATE / "demo", Path("demo-out"), timeout_s, picture
+    )
     sys.exit(demo_story.run(plan, Console()))
 
 

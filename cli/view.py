@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
 from typing import Final
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -17,6 +19,7 @@ from fleetcap.model import Job, JobStatus, SlotState
 _STAGES: Final = {"start": "white", "download": "blue", "sort": "magenta", "index": "cyan", "verify": "yellow"}
 _BAR: Final = 34
 _ROWS: Final = 16
+_PICTURE_CHARS: Final = 100
 
 
 def progress(seen: Snapshot) -> RenderableType:
@@ -107,6 +110,21 @@ def plain(seen: Snapshot) -> str:
         f"{seen.now - seen.sent_at:6.1f} s  slots {held}/{seen.pool.cap}  live tasks {seen.meter.live_tasks} "
         f"(peak {seen.meter.peak_live_tasks})  queue {seen.waiting}  running {running}  done {seen.ended}/{seen.total}"
     )
+
+
+def liveliness(seen: Snapshot) -> tuple[int, int]:
+    """How much there is to see: running jobs first, then the stages that they differ in."""
+    running = seen.with_status(JobStatus.RUNNING)
+    return len(running), len({job.stage for job in running})
+
+
+def save_picture(path: Path, seen: Snapshot, summary: dict[str, object], trouble: list[str]) -> None:
+    """The view and the closing table as an SVG."""
+    console = Console(record=True, width=_PICTURE_CHARS, file=io.StringIO(), force_terminal=True)
+    console.print(Text("$ make demo", style="bold"))
+    console.print(progress(seen))
+    console.print(closing(summary, trouble))
+    path.write_text(console.export_svg(title="fleetcap"))
 
 
 def closing(summary: dict[str, object], trouble: list[str]) -> RenderableType:

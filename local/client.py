@@ -74,9 +74,7 @@ class Client:
         """Take what lies in the rejected queue."""
         answer = self.sqs.receive_message(QueueUrl=self.outputs["RejectedQueueUrl"], MaxNumberOfMessages=_BATCH)
         for message in answer.get("Messages", []):
-            self.sqs.delete_message(
-                QueueUrl=self.outputs["RejectedQueueUrl"], ReceiptHandle=message["ReceiptHandle"]
-            )
+            self.sqs.delete_message(QueueUrl=self.outputs["RejectedQueueUrl"], ReceiptHandle=message["ReceiptHandle"])
         return [json.loads(message["Body"]) for message in answer.get("Messages", [])]
 
     def download(self, key: str, path: Path) -> None:

@@ -17,7 +17,7 @@ from constructs import Construct
 from fleetcap import keys, limits
 from stacks.config import LOG_RETENTION_DAYS, Config, PoolConfig
 from stacks.state import State, queue
-from stacks.worker import CONTAINER, REPOSITORY, TASKS_SERVICE, Worker, allow, service_role
+from stacks.worker import CONTAINER, REPOSITORY, TASKS_SERVICE, Worker, allow, may_log, service_role
 
 POWERTOOLS_LAYER: Final = "/aws/service/powertools/python/arm64/python3.13/latest"
 EVENT_BATCH_SIZE: Final = 10
@@ -96,8 +96,8 @@ class Control(Stack):
             retention=logs.RetentionDays[LOG_RETENTION_DAYS[config.log_retention_days]],
             removal_policy=RemovalPolicy.DESTROY,
         )
-        own_logs = allow(["logs:CreateLogStream", "logs:PutLogEvents"], log_group.log_group_arn)
-        role = service_role(self, f"{part}Role", "lambda.amazonaws.com", *self._lease_and_launch(), own_logs, *grants)
+        rights = (*self._lease_and_launch(), *may_log(log_group), *grants)
+        role = service_role(self, f"{part}Role", "lambda.amazonaws.com", *rights)
         return lambda_.Function(
             self,
             part,

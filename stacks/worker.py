@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Final, cast
 
-from aws_cdk import Aws, CfnOutput, Duration, RemovalPolicy, Stack
+from aws_cdk import ArnFormat, Aws, CfnOutput, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_ec2 as ec2
 from aws_cdk import aws_ecr_assets as ecr_assets
 from aws_cdk import aws_ecs as ecs
@@ -145,7 +145,7 @@ class Worker(Stack):
             allow(
                 ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], *repositories
             ),
-            allow(["logs:CreateLogStream", "logs:PutLogEvents"], self.log_group.log_group_arn),
+            *may_log(self.log_group),
         )
 
     def _task_definition(self, pool: PoolConfig, config: Config, state: State) -> ecs.FargateTaskDefinition:
@@ -207,6 +207,20 @@ def service_role(scope: Construct, name: str, service: str, *statements: iam.Pol
         assumed_by=iam.ServicePrincipal(service),
         inline_policies={"Allowed": iam.PolicyDocument(statements=list(statements), minimize=False)},
     )
+
+
+def may_log(group: logs.LogGroup) -> list[iam.PolicyStatement]:
+    """Write to one log group. CreateLogStream is judged on the group, whose ARN stands with and without `:*`."""
+    bare = Stack.of(group).format_arn(
+        service="logs",
+        resource="log-group",
+        resource_name=group.log_group_name,
+        arn_format=ArnFormat.COLON_RESOURCE_NAME,
+    )
+    return [
+        allow(["logs:CreateLogStream"], bare),
+        allow(["logs:CreateLogStream", "logs:PutLogEvents"], group.log_group_arn),
+    ]
 
 
 def allow(actions: list[str], *resources: str, when: dict[str, dict[str, str]] | None = None) -> iam.PolicyStatement:

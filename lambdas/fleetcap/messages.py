@@ -36,7 +36,7 @@ Value = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, StringConstr
 
 _PATTERNS_IN_WORDS: Final = {
     "source": "must read s3://bucket/key or https://host/path",
-    "workflow_key": "must be 1 to 8 segments parted by /, each of letters, digits and ._=@+- beginning with a letter or digit",
+    "workflow_key": "must be 1 to 8 segments parted by /, each of letters, digits and ._=@+-, a letter or digit first",
     "pool": "must be a small letter followed by small letters, digits and -",
     "md5": "must be 32 small hex digits",
 }

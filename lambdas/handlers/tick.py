@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,6 +38,8 @@ def _pass(fleet: Fleet, pool: Pool) -> None:
 
     # 4. Capacity for all that waits.
     fleet.scale(pool, None, most=pool.cap)
+    states = Counter(slot.state.value for slot in slots)
+    fleet.log("ticked", pool=pool.name, cap=pool.cap, slots=dict(states), running=len(running))
 
 
 def _look(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect]) -> None:

@@ -301,7 +301,11 @@ class Registry:
                 "tasks_stopped": self._stopped,
                 "tasks": [_metered(task) for task in self._tasks.values()],
                 "by_family": {
-                    family: {"peak_live_tasks": self._peak[family], "tasks_launched": self._launched[family]}
+                    family: {
+                        "live_tasks": self._live[family],
+                        "peak_live_tasks": self._peak[family],
+                        "tasks_launched": self._launched[family],
+                    }
                     for family in self._launched
                 },
             }

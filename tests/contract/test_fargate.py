@@ -350,7 +350,7 @@ def test_the_meter_counts_a_task_until_it_is_stopped() -> None:
         2,
         2,
     )
-    assert meter["by_family"] == {"f": {"peak_live_tasks": 2, "tasks_launched": 2}}
+    assert meter["by_family"] == {"f": {"live_tasks": 0, "peak_live_tasks": 2, "tasks_launched": 2}}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,96 @@
+"""One embedded cloud for all end-to-end tests: the real template, real deciders, real workers, authorization on."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleetcap.model import Job
+from local.client import Client
+from local.cloud import Cloud
+from local.deploy import Synth, deploy
+from local.samples import make_bam
+
+CAPS = {"default": 16, "one": 1, "two": 2, "five": 5}
+READS = 400
+
+
+@dataclass
+class Stage:
+    """A deployment, and a supply of small unsorted BAM files in its input bucket."""
+
+    client: Client
+    folder: Path
+    made: int = 0
+    invoked: list[str] = field(default_factory=list)
+
+    def sources(self, count: int, reads: int = READS) -> list[str]:
+        """That many distinct files, uploaded; their addresses."""
+        paths = [self.folder / f"{self.made + n}.bam" for n in range(count)]
+        for n, path in enumerate(paths):
+            make_bam(path, reads=reads, seed=self.made + n)
+        self.made += count
+        return self.client.upload(paths)
+
+    def job(self, key: str) -> Job | None:
+        """The job of a key."""
+        return self.client.table.job(key)
+
+    def until(self, holds: Callable[[], object], what: str, within_s: float = 120) -> None:
+        """Wait until something holds; fail with `what` otherwise."""
+        give_up_at = time.monotonic() + within_s
+        while not holds():
+            if time.monotonic() > give_up_at:
+                pytest.fail(f"not within {within_s:.0f} s: {what}")
+            time.sleep(0.1)
+
+    def until_ended(self, keys: Sequence[str], within_s: float = 120) -> list[Job]:
+        """Wait until every job has ended; the jobs."""
+        pending = set(keys)
+
+        def ended() -> bool:
+            pending.difference_update([key for key in pending if (job := self.job(key)) and job.ended])
+            return not pending
+
+        self.until(ended, f"jobs ended: {sorted(pending)[:5]} …", within_s)
+        return [job for key in keys if (job := self.job(key))]
+
+    def invoke(self, output: str, event: object) -> Any:
+        """Call a decider as Lambda does; its answer."""
+        answer = self.client.cloud.client("lambda").invoke(
+            FunctionName=self.client.outputs[output], Payload=json.dumps(event).encode()
+        )
+        said = json.loads(answer["Payload"].read() or b"null")
+        assert "FunctionError" not in answer, said
+        return said
+
+    def lines(self, output: str, event: str) -> list[dict[str, Any]]:
+        """The log lines of a decider with this message."""
+        lambdas, logs = self.client.cloud.client("lambda"), self.client.cloud.client("logs")
+        function = lambdas.get_function_configuration(FunctionName=self.client.outputs[output])
+        group = function["LoggingConfig"]["LogGroup"]
+        pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group)
+        texts = [entry["message"] for page in pages for entry in page["events"] if event in entry["message"]]
+        parsed = [json.loads(text[text.index("{") :]) for text in texts if "{" in text]
+        return [line for line in parsed if line.get("message") == event]
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The cloud, deployed once."""
+    folder = tmp_path_factory.mktemp("cloud")
+    config = {"pools": [{"name": name, "cap": cap} for name, cap in CAPS.items()], "intake_batch_size": 1}
+    synth = Synth(config, folder / "synth")
+    try:
+        with Cloud(folder / "state", cold_start_s=0.5) as cloud:
+            outputs = deploy(synth.assembly(), cloud.endpoints)
+            (folder / "files").mkdir()
+            yield Stage(Client(cloud.endpoints, outputs), folder / "files")
+    finally:
+        synth.cancel()

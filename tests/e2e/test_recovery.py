@@ -1,0 +1,116 @@
+"""Deaths in the embedded cloud: a worker killed in the middle of a job, and a permission taken away."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import pytest
+
+from fleetcap.model import JobStatus, SlotState
+from tests.e2e.conftest import Stage
+
+pytestmark = [pytest.mark.cloud, pytest.mark.timeout(300)]
+
+
+def test_a_worker_killed_in_the_middle_of_a_job_sends_it_to_another_that_completes_it(stage: Stage) -> None:
+    [source] = stage.sources(1, reads=60_000)
+    stage.client.send([{"source": source, "workflow_key": "killed/1", "pool": "two"}])
+    stage.until(lambda: (job := stage.job("killed/1")) and job.status is JobStatus.RUNNING, "the job runs")
+    first = stage.job("killed/1")
+    assert first is not None
+    assert first.holder is not None
+    slot = stage.client.table.slot(first.holder.lease.slot)
+    assert slot is not None
+    [task] = [task for task in stage.client.tasks() if task["arn"] == slot.arn]
+
+    stage.client.kill(slot.arn)
+    [job] = stage.until_ended(["killed/1"])
+
+    assert (job.status, job.attempt, job.interruptions, job.failures) == (JobStatus.COMPLETED, 2, 1, 0)
+    assert job.holder != first.holder
+    assert not psutil.pid_exists(task["pid"])
+    assert stage.client.meter("two").peak_live_tasks <= 2
+
+
+def test_the_tick_runs_by_itself_every_minute(stage: Stage) -> None:
+    rules = stage.client.cloud.client("scheduler").list_schedules()["Schedules"]
+    names = [stage.client.cloud.client("scheduler").get_schedule(Name=rule["Name"]) for rule in rules]
+    assert [rule["ScheduleExpression"] for rule in names] == ["rate(1 minute)"]
+    stage.until(lambda: stage.lines("TickFunctionName", "ticked"), "a tick", within_s=90)
+
+
+@contextmanager
+def without(stage: Stage, function: str, action: str) -> Iterator[None]:
+    """The function's role with one action less, for a while."""
+    iam, lambdas = stage.client.cloud.client("iam"), stage.client.cloud.client("lambda")
+    configuration = lambdas.get_function_configuration(FunctionName=stage.client.outputs[function])
+    role = configuration["Role"].rpartition("/")[2]
+    [name] = iam.list_role_policies(RoleName=role)["PolicyNames"]
+    document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+    text = json.dumps(document) if isinstance(document, dict) else document
+    assert action in text
+    iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=text.replace(action, "s3:GetBucketAcl"))
+    try:
+        yield
+    finally:
+        iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=text)
+
+
+def record(body: object) -> dict[str, object]:
+    sent = {"SentTimestamp": str(int(time.time() * 1000))}
+    return {"messageId": "m", "body": json.dumps(body) if not isinstance(body, str) else body, "attributes": sent}
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        ("dynamodb:GetItem", {"source": "s3://b-1/x.bam", "workflow_key": "denied/get", "pool": "one"}),
+        ("dynamodb:PutItem", {"source": "s3://b-1/x.bam", "workflow_key": "denied/put", "pool": "one"}),
+        ("dynamodb:Query", {"source": "s3://b-1/x.bam", "workflow_key": "denied/query", "pool": "one"}),
+        ("s3:GetObject", {"source": "s3://b-1/x.bam", "workflow_key": "denied/head", "pool": "one"}),
+        ("sqs:SendMessage", "no job"),
+    ],
+)
+def test_a_decider_with_one_permission_less_fails_and_says_so(stage: Stage, action: str, body: object) -> None:
+    event = {"Records": [record(body)]}
+    with without(stage, "IntakeFunctionName", action):
+        assert stage.invoke("IntakeFunctionName", event) == {"batchItemFailures": [{"itemIdentifier": "m"}]}
+    assert stage.invoke("IntakeFunctionName", event) == {"batchItemFailures": []}
+    stage.until_ended([body["workflow_key"]] if isinstance(body, dict) else [])
+
+
+def test_a_launch_that_is_not_permitted_keeps_its_slot_and_says_why(stage: Stage) -> None:
+    [source] = stage.sources(1)
+    drain(stage, "one")
+    message = {"source": source, "workflow_key": "denied/launch", "pool": "one"}
+
+    with without(stage, "IntakeFunctionName", "ecs:RunTask"):
+        stage.invoke("IntakeFunctionName", {"Records": [record(message)]})
+    assert "ecs:RunTask" in refusal(stage, "IntakeFunctionName")
+    with without(stage, "TickFunctionName", "iam:PassRole"):
+        stage.until(lambda: stage.invoke("TickFunctionName", {}) or refusal(stage, "TickFunctionName"), "resent", 60)
+    assert "iam:PassRole" in refusal(stage, "TickFunctionName")
+
+    [slot] = stage.client.table.slots("one")
+    assert (slot.state, slot.arn, slot.for_job) == (SlotState.LAUNCHING, "", "denied/launch")
+    stage.invoke("TickFunctionName", {})
+    [job] = stage.until_ended(["denied/launch"])
+    assert job.status is JobStatus.COMPLETED
+
+
+def refusal(stage: Stage, function: str) -> str:
+    """Why the function's last launch has no answer."""
+    return next((str(line["reason"]) for line in reversed(stage.lines(function, "launch unanswered"))), "")
+
+
+def drain(stage: Stage, pool: str) -> None:
+    """Stop the pool's workers in order, and wait until their slots are free."""
+    ecs = stage.client.cloud.client("ecs")
+    for slot in stage.client.table.slots(pool):
+        if slot.arn:
+            ecs.stop_task(cluster=stage.client.outputs["ClusterArn"], task=slot.arn, reason="end of a test")
+    stage.until(lambda: not any(slot.held for slot in stage.client.table.slots(pool)), f"{pool} is empty")

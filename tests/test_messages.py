@@ -1,0 +1,310 @@
+"""Which messages are accepted, what they become, and the sentence that goes with each refused one."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import jsonschema  # type: ignore[import-untyped]
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fleetcap import limits
+from fleetcap.catalog import PROCESSORS
+from fleetcap.messages import Message, Rejected, json_schema, submission
+from fleetcap.model import Request, Submission
+
+POOLS = frozenset({"default", "arm-large"})
+HOSTS = frozenset({"data.example.org"})
+BAM: dict[str, Any] = {"source": "s3://bucket/reads/a.bam"}
+FULL: dict[str, Any] = {
+    "source": "https://data.example.org/reads/a",
+    "processor": "bam",
+    "workflow_key": "portal/42/0123456789abcdef0123456789abcdef/v1",
+    "pool": "arm-large",
+    "priority": 9,
+    "md5": "0123456789abcdef0123456789abcdef",
+    "params": {"threads": 2, "ratio": 0.5, "label": "x", "keep": True},
+    "max_attempts": 1,
+    "timeout_s": 60,
+}
+quick = settings(derandomize=True, max_examples=200, deadline=None)
+
+
+def accepted(body: object) -> Submission:
+    return submission(body if isinstance(body, str) else json.dumps(body), 7.5, POOLS, HOSTS)
+
+
+def reason(body: object) -> str:
+    """The sentence with which the message is refused."""
+    with pytest.raises(Rejected) as refusal:
+        accepted(body)
+    return str(refusal.value)
+
+
+# --- accepted
+
+
+def test_a_source_alone_is_a_message() -> None:
+    taken = accepted(BAM)
+    assert taken.request == Request(BAM["source"], "bam", "", {}, limits.MAX_ATTEMPTS, limits.JOB_TIMEOUT_S)
+    assert (taken.pool, taken.priority, taken.sent_at) == ("default", limits.PRIORITY_DEFAULT, 7.5)
+
+
+def test_every_field_of_a_message_arrives() -> None:
+    taken = accepted(FULL)
+    assert taken.key == FULL["workflow_key"]
+    assert (taken.pool, taken.priority) == ("arm-large", 9)
+    assert taken.request == Request(FULL["source"], "bam", FULL["md5"], FULL["params"], 1, 60)
+
+
+ACCEPTED: dict[str, dict[str, Any]] = {
+    "a source alone": BAM,
+    "every field": FULL,
+    "upper-case suffix": {"source": "s3://bucket/A.SAM"},
+    "a processor for any name": {"source": "s3://bucket/a", "processor": "sam"},
+    "nulls as left out": {**BAM, "processor": None, "workflow_key": None, "md5": None},
+    "a key of one segment": {**BAM, "workflow_key": "a"},
+    "a key of eight segments": {**BAM, "workflow_key": "/".join("abcdefgh")},
+    "the lowest priority": {**BAM, "priority": limits.PRIORITY_MIN},
+    "the highest priority": {**BAM, "priority": limits.PRIORITY_MAX},
+    "all the params there may be": {**BAM, "params": {f"p{n}": n for n in range(limits.PARAMS_MAX)}},
+    "the longest source": {"source": "s3://bucket/".ljust(limits.SOURCE_MAX_CHARS - 4, "a") + ".bam"},
+    "the longest run": {**BAM, "timeout_s": limits.TIMEOUT_MAX_S, "max_attempts": limits.ATTEMPTS_LIMIT},
+    "letters of the world": {"source": "s3://bucket/größe/日本.bam"},
+}
+
+
+@pytest.mark.parametrize("body", ACCEPTED.values(), ids=ACCEPTED)
+def test_what_is_accepted_fits_the_published_schema(body: dict[str, Any]) -> None:
+    accepted(body)
+    jsonschema.Draft202012Validator(json_schema()).validate(body)
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_the_processor_follows_from_the_file_name(name: str) -> None:
+    source = f"s3://bucket/file{PROCESSORS[name].suffixes[0]}"
+    assert accepted({"source": source}).request.processor == name
+
+
+# --- refused: what a schema can see
+
+REFUSED_BY_SHAPE: dict[str, tuple[object, str]] = {
+    "no object": ([], "Input should be an object"),
+    "a bare null": (None, "Input should be an object"),
+    "no source": ({}, "source: Field required"),
+    "a null source": ({"source": None}, "source: Input should be a valid string"),
+    "a number as source": ({"source": 7}, "source: Input should be a valid string"),
+    "an http source": ({"source": "http://data.example.org/a.bam"}, "source: must read s3://bucket/key or https"),
+    "a file source": ({"source": "file:///etc/passwd"}, "source: must read s3://bucket/key or https"),
+    "a path as source": ({"source": "../a.bam"}, "source: must read s3://bucket/key or https"),
+    "a long source": ({"source": "s3://bucket/".ljust(1_025, "a")}, "source: String should have at most 1024"),
+    "an unknown processor": ({**BAM, "processor": "vcf9"}, "processor: Input should be"),
+    "a processor of another case": ({**BAM, "processor": "BAM"}, "processor: Input should be"),
+    "an empty key": ({**BAM, "workflow_key": ""}, "workflow_key: must be 1 to 8 segments"),
+    "a key that climbs": ({**BAM, "workflow_key": "portal/../other"}, "workflow_key: must be 1 to 8 segments"),
+    "a key that starts above": ({**BAM, "workflow_key": "../other"}, "workflow_key: must be 1 to 8 segments"),
+    "a key with a dot segment": ({**BAM, "workflow_key": "a/./b"}, "workflow_key: must be 1 to 8 segments"),
+    "an absolute key": ({**BAM, "workflow_key": "/a"}, "workflow_key: must be 1 to 8 segments"),
+    "a key that ends in /": ({**BAM, "workflow_key": "a/"}, "workflow_key: must be 1 to 8 segments"),
+    "a key with an empty segment": ({**BAM, "workflow_key": "a//b"}, "workflow_key: must be 1 to 8 segments"),
+    "a key with #": ({**BAM, "workflow_key": "a#b"}, "workflow_key: must be 1 to 8 segments"),
+    "a key with a backslash": ({**BAM, "workflow_key": "a\\b"}, "workflow_key: must be 1 to 8 segments"),
+    "a key with a null byte": ({**BAM, "workflow_key": "a\0b"}, "workflow_key: must be 1 to 8 segments"),
+    "a key of nine segments": ({**BAM, "workflow_key": "/".join("abcdefghi")}, "workflow_key: must be 1 to 8 segments"),
+    "a long key": ({**BAM, "workflow_key": "/".join(["a" * 120] * 5)}, "workflow_key: String should have at most 512"),
+    "a number as key": ({**BAM, "workflow_key": 1}, "workflow_key: Input should be a valid string"),
+    "a pool of capitals": ({**BAM, "pool": "GPU"}, "pool: must be a small letter"),
+    "a pool that would move in the table": ({**BAM, "pool": "a#000"}, "pool: must be a small letter"),
+    "a null pool": ({**BAM, "pool": None}, "pool: Input should be a valid string"),
+    "a priority below": ({**BAM, "priority": -1}, "priority: Input should be greater than or equal to 0"),
+    "a priority above": ({**BAM, "priority": 10}, "priority: Input should be less than or equal to 9"),
+    "a priority as text": ({**BAM, "priority": "5"}, "priority: Input should be a valid integer"),
+    "a priority as truth": ({**BAM, "priority": True}, "priority: Input should be a valid integer"),
+    "a broken priority": ({**BAM, "priority": 5.5}, "priority: Input should be a valid integer"),
+    "an md5 of capitals": ({**BAM, "md5": "A" * 32}, "md5: must be 32 small hex digits"),
+    "a short md5": ({**BAM, "md5": "a" * 31}, "md5: must be 32 small hex digits"),
+    "a list of params": ({**BAM, "params": [1]}, "params: "),
+    "a nested param": ({**BAM, "params": {"a": {"b": 1}}}, "params: must map names to strings, numbers"),
+    "a null param": ({**BAM, "params": {"a": None}}, "params: must map names to strings, numbers"),
+    "too many params": ({**BAM, "params": {f"p{n}": n for n in range(17)}}, "params: "),
+    "a long param": ({**BAM, "params": {"a": "x" * 1_025}}, "params: "),
+    "no attempts": ({**BAM, "max_attempts": 0}, "max_attempts: Input should be greater than or equal to 1"),
+    "endless attempts": ({**BAM, "max_attempts": 21}, "max_attempts: Input should be less than or equal to 20"),
+    "no time": ({**BAM, "timeout_s": 0}, "timeout_s: Input should be greater than or equal to 1"),
+    "endless time": ({**BAM, "timeout_s": 604_801}, "timeout_s: Input should be less than or equal to 604800"),
+    "a misspelt field": ({**BAM, "prioritiy": 1}, "prioritiy: no such field; the fields are source, processor"),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), REFUSED_BY_SHAPE.values(), ids=REFUSED_BY_SHAPE)
+def test_what_is_refused_for_its_shape_is_refused_by_the_published_schema(body: object, expected: str) -> None:
+    sentence = reason(body)
+    assert sentence.startswith(expected)
+    assert "\n" not in sentence
+    assert not jsonschema.Draft202012Validator(json_schema()).is_valid(body)
+
+
+# --- refused: what a schema cannot see
+
+REFUSED_BY_MEANING: dict[str, tuple[object, str]] = {
+    "a param of an odd name": ({**BAM, "params": {"--out=/etc": 1}}, "params: "),
+    "no processor for the name": ({"source": "s3://bucket/a.txt"}, "processor: none takes a file named like this"),
+    "a bucket without a key": ({"source": "s3://bucket/"}, "source: an S3 source reads s3://bucket/key"),
+    "no bucket": ({"source": "s3:///a.bam"}, "source: an S3 source reads s3://bucket/key"),
+    "a bucket that cannot be": ({"source": "s3://Bucket_1/a.bam"}, "source: an S3 source reads s3://bucket/key"),
+    "a bucket named ..": ({"source": "s3://../a.bam"}, "source: an S3 source reads s3://bucket/key"),
+    "a control character": ({"source": "s3://bucket/a\x07.bam"}, "source: an S3 source reads s3://bucket/key"),
+    "no host": ({"source": "https:///a.bam"}, "source: an https source names a host"),
+    "a user": ({"source": "https://me:pw@data.example.org/a.bam"}, "source: an https source names a host and no user"),
+    "a host behind @": ({"source": "https://data.example.org@evil.example/a.bam"}, "source: an https source names"),
+    "a host not listed": ({"source": "https://evil.example/a.bam"}, "source: the host evil.example is not on"),
+    "a host that ends alike": ({"source": "https://x.data.example.org/a.bam"}, "source: the host x.data.example.org"),
+    "the metadata address": ({"source": "https://169.254.169.254/a.bam"}, "source: the host 169.254.169.254 is not"),
+    "an unknown pool": ({**BAM, "pool": "gpu"}, "pool: there is no pool 'gpu'; the pools are arm-large, default"),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), REFUSED_BY_MEANING.values(), ids=REFUSED_BY_MEANING)
+def test_a_message_that_cannot_run_is_refused_with_its_field(body: object, expected: str) -> None:
+    assert reason(body).startswith(expected)
+
+
+def test_without_an_allow_list_no_https_source_is_taken() -> None:
+    with pytest.raises(Rejected, match=r"source: the host data\.example\.org is not on the allow-list"):
+        submission(json.dumps(FULL), 0.0, POOLS, frozenset())
+
+
+# --- refused: no message at all
+
+NONSENSE: dict[str, str] = {
+    "nothing": "",
+    "prose": "please sort my file",
+    "half an object": '{"source": "s3://bucket/a.bam"',
+    "two objects": "{}{}",
+    "a deep list": "[" * 4_000,
+    "a deep field": '{"source": ' + "[" * 2_000 + "]" * 2_000 + "}",
+    "deep params": '{"source": "s3://bucket/a.bam", "params": ' + '{"a":' * 900 + "1" + "}" * 900 + "}",
+    "half a character": '{"source": "s3://bucket/\\ud800.bam"}',
+    "a number beyond measure": '{"source": "s3://bucket/a.bam", "priority": ' + "9" * 5_000 + "}",
+}
+
+
+@pytest.mark.parametrize("body", NONSENSE.values(), ids=NONSENSE)
+def test_what_is_no_json_is_refused_as_that(body: str) -> None:
+    assert reason(body).startswith("Invalid JSON: ")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999"])
+@pytest.mark.parametrize("field", ["params", "priority"])
+def test_a_number_that_is_none_is_refused(value: str, field: str) -> None:
+    shape = '{"x": %s}' % value if field == "params" else value  # noqa: UP031 - braces of JSON
+    assert reason(f'{{"source": "s3://bucket/a.bam", "{field}": {shape}}}').startswith(f"{field}: ")
+
+
+@pytest.mark.parametrize("unit", ["x", "[", '{"a":', "\0", "é", '"'])
+def test_a_mebibyte_of_nonsense_is_refused_for_its_size(unit: str) -> None:
+    body = (unit * limits.SQS_MESSAGE_MAX_BYTES)[: limits.SQS_MESSAGE_MAX_BYTES // len(unit.encode())]
+    assert reason(body) == "the message is larger than 8,192 bytes"
+
+
+def test_the_size_counts_bytes_and_not_characters() -> None:
+    body = json.dumps({"source": "é" * (limits.REQUEST_MAX_BYTES // 2)}, ensure_ascii=False)
+    assert len(body) < limits.REQUEST_MAX_BYTES
+    assert "larger than" in reason(body)
+
+
+def test_a_reason_is_never_longer_than_an_error_may_be() -> None:
+    assert len(reason({**BAM, "x" * 7_000: 1})) <= limits.ERROR_MAX_CHARS
+
+
+# --- derived keys
+
+
+def key_of(**changes: Any) -> str:
+    return accepted({**BAM, "processor": "bam", **changes}).key
+
+
+def test_the_derived_key_is_the_same_on_every_machine_and_release() -> None:
+    assert key_of() == "source/bam/f89d7b86635b53bfd5276e3fac75d02a8e2617a6"
+
+
+DIFFERENT: list[dict[str, Any]] = [
+    {},
+    {"source": "s3://bucket/reads/b.bam"},
+    {"md5": "0" * 32},
+    {"md5": "1" * 32},
+    {"processor": "sam"},
+    {"params": {"x": 1}},
+    {"params": {"x": "1"}},
+    {"params": {"x": True}},
+    {"params": {"x": 1, "y": 2}},
+]
+
+
+def test_what_changes_the_result_changes_the_key() -> None:
+    assert len({key_of(**changes) for changes in DIFFERENT}) == len(DIFFERENT)
+
+
+@pytest.mark.parametrize("changes", [{"priority": 1}, {"pool": "arm-large"}, {"max_attempts": 9}, {"timeout_s": 9}])
+def test_what_does_not_change_the_result_does_not_change_the_key(changes: dict[str, Any]) -> None:
+    assert key_of(**changes) == key_of()
+
+
+def test_the_key_does_not_depend_on_the_order_of_params_nor_on_naming_the_processor() -> None:
+    assert key_of(params={"a": 1, "b": 2}) == key_of(params={"b": 2, "a": 1})
+    assert accepted(BAM).key == key_of()
+
+
+def test_a_derived_key_may_be_given_as_a_key() -> None:
+    assert accepted({**BAM, "workflow_key": key_of()}).key == key_of()
+
+
+# --- whatever arrives
+
+fields = st.fixed_dictionaries(
+    {},
+    optional={
+        name: st.one_of(
+            st.sampled_from([FULL[name], BAM["source"], None, True, -1, 10**9, "", "a/../b"]),
+            st.text(max_size=40),
+            st.floats(),
+            st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=8) | st.none(), max_size=3),
+        )
+        for name in Message.model_fields
+    },
+)
+
+
+@quick
+@given(text=st.text())
+def test_any_text_is_accepted_or_refused_and_nothing_else(text: str) -> None:
+    try:
+        accepted(text)
+    except Rejected as refusal:
+        assert str(refusal)
+
+
+@quick
+@given(body=fields, source=st.sampled_from(["s3://bucket/", "https://data.example.org/", "https://"]), rest=st.text())
+def test_any_object_is_accepted_within_the_limits_or_refused(body: dict[str, Any], source: str, rest: str) -> None:
+    try:
+        taken = accepted({**body, "source": source + rest})
+    except Rejected as refusal:
+        assert str(refusal)
+    else:
+        assert taken.pool in POOLS
+        assert taken.request.processor in PROCESSORS
+        assert limits.PRIORITY_MIN <= taken.priority <= limits.PRIORITY_MAX
+
+
+@quick
+@given(
+    body=fields.filter(lambda body: not any(isinstance(value, float) for value in body.values())),
+    source=st.sampled_from([BAM["source"], FULL["source"], "ftp://x/a.bam", 7]),
+)
+def test_what_the_schema_refuses_is_refused(body: dict[str, Any], source: object) -> None:
+    message = {**body, "source": source}
+    if not jsonschema.Draft202012Validator(json_schema()).is_valid(message):
+        assert reason(message)
