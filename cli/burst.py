@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -51,11 +52,11 @@ class Onlooker:
         self._sent_at = sent_at
         self._ended: dict[str, Job] = {}
 
-    def look(self, now: float) -> Snapshot:
-        """The burst as it is now."""
-        found = {key: self._client.table.job(key) for key in self._keys if key not in self._ended}
-        self._ended |= {key: job for key, job in found.items() if job and job.ended}
+    def look(self) -> Snapshot:
+        """The burst as it is now. The table and the meter are read one after the other, not in one instant."""
+        found = {job.key: job for job in self._client.table.jobs([k for k in self._keys if k not in self._ended])}
+        self._ended |= {key: job for key, job in found.items() if job.ended}
         jobs = [job for job in (self._ended.get(key) or found.get(key) for key in self._keys) if job]
         slots = self._client.table.slots(self._pool.name)
         meter = self._client.meter(self._pool.name)
-        return Snapshot(now, self._sent_at, self._pool, slots, jobs, len(self._keys), meter)
+        return Snapshot(time.time(), self._sent_at, self._pool, slots, jobs, len(self._keys), meter)

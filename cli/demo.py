@@ -148,14 +148,14 @@ def _burst(plan: Plan, client: Client, sources: Sequence[str], console: Console)
     began = time.time()
     client.send([{"source": s, "workflow_key": key} for s, key in zip(sources, keys, strict=True)])
     onlooker = Onlooker(client, Pool("default", plan.cap), keys, began)
-    seen = busiest = onlooker.look(time.time())
+    seen = busiest = onlooker.look()
     with Live(view.progress(seen), console=console, transient=False, refresh_per_second=4) as live:
         said_at = 0.0
         while seen.ended < seen.total:
             if time.time() - began > plan.timeout_s:
                 raise CloudError(f"The burst did not end within {plan.timeout_s:.0f} s; the logs are in {plan.state}.")
             time.sleep(LOOK_EVERY_S)
-            seen = onlooker.look(time.time())
+            seen = onlooker.look()
             busiest = max(busiest, seen, key=view.liveliness)
             if console.is_terminal:
                 live.update(view.progress(seen))

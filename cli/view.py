@@ -34,7 +34,7 @@ def progress(seen: Snapshot) -> RenderableType:
 
 
 def _fleet(seen: Snapshot) -> Text:
-    """One mark a slot, then the count against the cap and the Fargate's own word on it."""
+    """One mark a slot, then the count against the cap."""
     text = Text("slots  ", style="bold")
     marks = seen.slot_marks() or [(SlotState.EMPTY, False)] * seen.pool.cap
     for state, busy in marks:
@@ -52,11 +52,6 @@ def _fleet(seen: Snapshot) -> Text:
     for mark, words, style in (("■", "working", "bold green"), ("□", "idle", "green"), ("◌", "starting", "yellow")):
         text.append(f"{mark} ", style)
         text.append(f"{words}   ", "dim")
-    over = seen.meter.peak_live_tasks > seen.pool.cap
-    text.append(
-        f"live tasks, as Fargate counts them: {seen.meter.live_tasks}, peak {seen.meter.peak_live_tasks}",
-        "bold red" if over else "dim",
-    )
     return text
 
 
@@ -69,8 +64,14 @@ def _counts(seen: Snapshot) -> Table:
     running = len(seen.with_status(JobStatus.RUNNING))
     failed = len(seen.with_status(JobStatus.FAILED, JobStatus.CANCELLED))
     note = f" ({failed} failed)" if failed else ""
+    live, peak, cap = seen.meter.live_tasks, seen.meter.peak_live_tasks, seen.pool.cap
+    style = "bold red" if peak > cap else "cyan"
+    bar = ProgressBar(max(cap, peak, 1), live, _BAR, complete_style=style, finished_style=style)
+    table.add_row("live", bar, Text(f"{live} tasks, peak {peak}, as Fargate counts them", style))
     for name, count, style in (("queue", seen.waiting, "yellow"), ("run", running, "magenta")):
-        table.add_row(name, ProgressBar(seen.total, count, _BAR, complete_style=style), str(count))
+        table.add_row(
+            name, ProgressBar(seen.total, count, _BAR, complete_style=style, finished_style=style), str(count)
+        )
     done = ProgressBar(seen.total, seen.ended, _BAR, complete_style="green", finished_style="bold green")
     table.add_row("done", done, Text(f"{seen.ended} of {seen.total}{note}", "bold red" if failed else "bold"))
     return table

@@ -90,7 +90,7 @@ def test_no_module_but_keys_spells_an_attribute_name() -> None:
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
                 key = node.args[0] if node.args else None
             if isinstance(key, ast.Constant) and key.value in names:
-                offenders.append(f"{path.relative_to(ROOT)}:{node.lineno} spells {key.value!r}")
+                offenders.append(f"{path.relative_to(ROOT)}:{key.lineno} spells {key.value!r}")
         text = path.read_text()
         offenders += [
             f"{path.relative_to(ROOT)} writes an expression" for _ in re.findall(r'"[^"]*#(?:state|status)', text)
