@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from fleetcap import keys, limits
+from fleetcap.messages import Message
 from fleetcap.model import Job, JobStatus, Request, Slot, SlotId, SlotState
 
 ROOT = Path(__file__).parent.parent
@@ -130,9 +131,27 @@ def test_the_readme_lists_the_stacks_functions_one_line_each() -> None:
     handlers = {path.stem for path in (LAMBDAS / "handlers").glob("*.py")} - {"__init__", "log"}
     template = next((ROOT / "tests" / "stacks").rglob("*ontrol*.json")).read_text()  # held equal to the stack
     deployed = set(re.findall(r"handlers\.(\w+)\.handler", template))
-    listed = re.findall(r"^\| `(\w+)` \| ", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
+    section = (ROOT / "README.md").read_text().partition("## The processes")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\| `(\w+)` \| ", section, flags=re.MULTILINE)
     assert deployed == handlers
     assert sorted(listed) == sorted({*deployed, "worker"})
+
+
+def test_the_readme_lists_the_fields_of_the_message() -> None:
+    section = (ROOT / "README.md").read_text().partition("## The message")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \| ", section, flags=re.MULTILINE) == list(Message.model_fields)
+
+
+def test_the_architecture_page_lists_the_ten_operations_of_the_table() -> None:
+    listed = re.findall(r"^\| (\w+) \| ", (ROOT / "docs" / "architecture.md").read_text(), flags=re.MULTILINE)
+    writes = {name.removesuffix("_write") for name in vars(keys) if name.endswith("_write")}
+    assert set(listed) - {"operation"} == (writes - {"heartbeat"}) | {"put"}
+
+
+def test_the_glossary_knows_every_kind_of_item_and_every_decider() -> None:
+    words = set(re.findall(r"^\| ([^|]+) \| ", (ROOT / "docs" / "glossary.md").read_text(), flags=re.MULTILINE))
+    kinds = {keys.slot_key(SlotId("p", 0))[keys.TABLE_SK].partition("#")[0], keys.job_key("k")[keys.TABLE_SK]}
+    assert {kind.lower() for kind in kinds} | {"tick", "worker", "lease", "holder", "attempt", "op"} <= words
 
 
 def test_every_limit_with_a_unit_says_it_last() -> None:
