@@ -84,7 +84,6 @@ class PoolConfig:
     architecture: str = "X86_64"
     assign_public_ip: bool = True
     jobs_per_worker: int = 1
-    shards: int = limits.OPEN_SHARDS
     idle_exit_s: int = limits.IDLE_EXIT_S
     lifetime_s: int = limits.LIFETIME_S
     stop_timeout_s: int = limits.STOP_TIMEOUT_S
@@ -287,7 +286,7 @@ def _worker_size_refusals(pool: PoolConfig) -> Iterator[str]:
             f"assign_public_ip of {where} is false, but the network has no NAT gateway and no way to fetch the image "
             f"without a public address: leave it true; nothing can connect to a worker from outside."
         )
-    for setting in ("jobs_per_worker", "shards", "sort_memory_mb", "sort_threads"):
+    for setting in ("jobs_per_worker", "sort_memory_mb", "sort_threads"):
         if getattr(pool, setting) < 1:
             yield f"{setting} of {where} is {getattr(pool, setting)}, and with none of it no job runs: set 1 or more."
     sorting_mb = pool.sort_memory_mb * pool.sort_threads * pool.jobs_per_worker

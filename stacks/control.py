@@ -159,7 +159,6 @@ class Control(Stack):
             "name": pool.name,
             "cap": pool.cap,
             "jobs_per_worker": pool.jobs_per_worker,
-            "shards": pool.shards,
             "launch": {
                 "cluster": worker.cluster.cluster_arn,
                 "taskDefinition": worker.families[pool.name],

@@ -96,7 +96,7 @@ def queue(
         name,
         encryption=sqs.QueueEncryption.SQS_MANAGED,
         enforce_ssl=True,
-        retention_period=Duration.seconds(limits.QUEUE_RETENTION_S),
+        retention_period=Duration.seconds(limits.QUEUE_RETENTION_S if dead_letters else limits.DEAD_LETTER_RETENTION_S),
         visibility_timeout=Duration.seconds(limits.QUEUE_VISIBILITY_S),
         removal_policy=removal,
         dead_letter_queue=sqs.DeadLetterQueue(queue=dead_letters[0], max_receive_count=dead_letters[1])

@@ -24,7 +24,6 @@ TASKS_SERVICE: Final = "ecs-tasks.amazonaws.com"
 HTTPS: Final = 443
 ENV_WORKER_KNOBS: Final = (
     "jobs_per_worker",
-    "shards",
     "idle_exit_s",
     "lifetime_s",
     "stop_timeout_s",

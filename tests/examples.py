@@ -34,7 +34,9 @@ def empty_slots(count: int, first: int = 0) -> list[Slot]:
 
 
 def launching(number: int = 0, for_job: str = "", age_s: float = 1.0, **fields: Any) -> Slot:
-    return a_slot(number, SlotState.LAUNCHING, for_job=for_job, leased_at=NOW - age_s, **fields)
+    """A launch of that age whose task is known; `arn=""` makes it one that ECS has not answered."""
+    known = {"arn": f"arn:task/{number}", "leased_at": NOW - age_s, "launched_at": NOW - age_s}
+    return a_slot(number, SlotState.LAUNCHING, for_job=for_job, **{**known, **fields})
 
 
 def ready(number: int = 0, silent_s: float = 1.0, **fields: Any) -> Slot:

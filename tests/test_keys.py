@@ -103,19 +103,19 @@ def test_a_fence_is_read_back_from_its_text(slot: SlotId, generation: int) -> No
     assert Holder.parse(str(Holder(lease, 1))) == Holder(lease, 1)
 
 
-@pytest.mark.parametrize("text", ["", "pool", "pool/", "/1", "pool/x", "pool/-1", "1", "pool/1/", "ecs-svc/123#"])
+@pytest.mark.parametrize("text", ["", "pool", "pool/", "/1", "pool/x", "pool/-1", "1", "pool/1/"])
 def test_what_is_no_slot_is_not_read_as_one(text: str) -> None:
     with pytest.raises(ValueError, match="is not a slot"):
         SlotId.parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "pool/1", "pool/1#", "pool/1#x", "pool#1", "ecs-svc/123456789"])
+@pytest.mark.parametrize("text", ["", "pool/1", "pool/1/", "pool/1/x", "pool/1#1", "ecs-svc/123456789"])
 def test_what_is_no_lease_is_not_read_as_one(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a (lease|slot)"):
         Lease.parse(text)
 
 
-@pytest.mark.parametrize("text", ["", "pool/1#2", "pool/1#2#", "pool/1#2#x", "pool#1#2"])
+@pytest.mark.parametrize("text", ["", "pool/1/2", "pool/1/2/", "pool/1/2/x", "pool/1#2#0"])
 def test_what_is_no_holder_is_not_read_as_one(text: str) -> None:
     with pytest.raises(ValueError, match=r"is not a (holder|lease|slot)"):
         Holder.parse(text)
@@ -126,7 +126,7 @@ def test_what_is_no_holder_is_not_read_as_one(text: str) -> None:
 SLOT, JOB = a_slot(), a_job(holder=Holder(Lease(SlotId("default", 0), 1)))
 WRITES = {
     "lease": keys.lease_write(SLOT, "{}", "job", 0, NOW, "op"),
-    "launched": keys.launched_write(SLOT.lease, "arn"),
+    "launched": keys.launched_write(SLOT.lease, "arn", NOW),
     "beat": keys.beat_write(SLOT.lease, "arn", True, NOW),
     "release": keys.release_write(SLOT.lease, "arn", NOW, "why", 0, "op"),
     "release without a task": keys.release_write(SLOT.lease, "", NOW, "why", NOW, "op"),

@@ -70,7 +70,7 @@ def start_child(command: Sequence[str], task: str, work: Path) -> ProcessChild:
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
     assert process.stdin is not None  # noqa: S101 (for the type checker: PIPE was asked for)
     # A child that died before it read its task is heard of through its exit code.
-    with suppress(BrokenPipeError), process.stdin as stdin:
+    with suppress(OSError), process.stdin as stdin:
         stdin.write(task.encode())
     return ProcessChild(process, work)
 

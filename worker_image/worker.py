@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from fleetcap import limits
 from fleetcap.decide import recover
-from fleetcap.model import Artifact, Flags, Holder, Job, JobStatus, Lease, Pool
+from fleetcap.model import Artifact, Flags, Holder, Job, JobStatus, Lease, Pool, Queued
 from fleetcap.ports import Assignment, Child, Children, Clock, ControlTable, Failure, Log, Progress
 
 
@@ -21,7 +21,6 @@ class Settings:
 
     pool: str = "default"
     jobs_per_worker: int = 1
-    shards: int = limits.OPEN_SHARDS
     idle_exit_s: float = limits.IDLE_EXIT_S
     lifetime_s: float = limits.LIFETIME_S
     stop_timeout_s: float = limits.STOP_TIMEOUT_S
@@ -89,7 +88,7 @@ class Worker:
         self._lease = lease
         self._arn = arn
         self._settings = settings
-        self._pool = Pool(settings.pool, cap=0, jobs_per_worker=settings.jobs_per_worker, shards=settings.shards)
+        self._pool = Pool(settings.pool, cap=0, jobs_per_worker=settings.jobs_per_worker)
         self._table = table
         self._children = children
         self._clock = clock
@@ -98,7 +97,7 @@ class Worker:
         self._lanes: dict[int, _Lane] = {}
         self._claim: _Claim | None = None
         self._flags = Flags()
-        self._beat_at = self._look_at = 0.0
+        self._beat_at = self._beaten_at = self._look_at = 0.0
         self._began_at = self._idle_since = clock.now()
         self.alive_at = self._began_at
         """When the loop last came round; the health check reads it."""
@@ -132,7 +131,7 @@ class Worker:
             self._give_back()
         for number in list(self._lanes):
             self._try(self._watch, number)
-        if self.serving and not self._claim:
+        if self.serving and self._vouched_for and not self._claim:
             self._try(self._look)
         return self._reason_to_leave()
 
@@ -169,7 +168,13 @@ class Worker:
         if flags is None:
             raise FenceLost
         self._flags = flags
+        self._beaten_at = now
         self._beat_at = now + self._settings.beat_s
+
+    @property
+    def _vouched_for(self) -> bool:
+        """The fence was checked lately: whoever has not heard from the slot for long may be dead to everybody else."""
+        return self._clock.now() - self._beaten_at < limits.SILENT_S
 
     # --- claiming
 
@@ -190,16 +195,24 @@ class Worker:
 
     def _take_one(self, lane: int, now: float) -> bool:
         """Claim the best job that is to be had, beginning at a random one of the first, so that workers spread."""
-        ahead = self._table.queued(self._pool, now, limits.LOOK_ITEMS)
-        first = int(self._clock.uniform(0, min(len(ahead), limits.LOOK_SPREAD)))
-        for entry in ahead[first:] + ahead[:first]:
-            job = self._table.job(entry.key)
-            if job is None or job.status is not JobStatus.QUEUED or job.attempt != entry.attempt:
-                continue  # the index lags
-            self._claim = _Claim(job, Holder(self._lease, lane), self._clock.unique())
-            if self._settle_claim(self._claim):
-                return True
+        tried: set[str] = set()
+        for limit in (limits.LOOK_ITEMS, limits.OPEN_PAGE_ITEMS):
+            ahead = [entry for entry in self._table.queued(self._pool, now, limit) if entry.key not in tried]
+            first = int(self._clock.uniform(0, min(len(ahead), limits.LOOK_SPREAD)))
+            for entry in ahead[first:] + ahead[:first]:
+                if self._take(entry, lane):
+                    return True
+            tried.update(entry.key for entry in ahead)
+            if len(tried) < limit:
+                return False  # that was the whole queue
         return False
+
+    def _take(self, entry: Queued, lane: int) -> bool:
+        job = self._table.job(entry.key)
+        if job is None or job.status is not JobStatus.QUEUED or job.attempt != entry.attempt:
+            return False  # the index lags
+        self._claim = _Claim(job, Holder(self._lease, lane), self._clock.unique())
+        return self._settle_claim(self._claim)
 
     def _settle_claim(self, claim: _Claim) -> bool:
         """Claim, or learn that an earlier call did; then start the job's process."""
@@ -212,8 +225,9 @@ class Worker:
         self._log("claimed", job=job.id, key=job.key, attempt=job.attempt)
         try:
             lane.child = self._children.start(_assignment(job))
-        except OSError as error:
-            self._end(lane, Failure(f"internal: the job's process could not be started ({error.strerror})", False))
+        except Exception as error:  # whatever it is, the job must not stay in a lane where nothing runs
+            self._log("no child", job=job.id, error=repr(error))
+            self._end(lane, Failure("internal: the job's process could not be started", False))
         return True
 
     # --- running jobs
@@ -278,6 +292,8 @@ class Worker:
     def _give_back(self) -> None:
         """On a signal every running job returns to the queue without using up an attempt."""
         for lane in self._lanes.values():
+            if not lane.ending:
+                self._hear(lane)
             if not lane.ending:
                 lane.kill()
                 outcome = recover.interrupted(lane.job, self._clock.now(), "the worker was asked to leave")

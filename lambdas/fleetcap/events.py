@@ -22,4 +22,4 @@ def task_stopped(event: Mapping[str, Any]) -> TaskStopped | None:
     if detail.get("lastStatus") != "STOPPED":
         return None
     why = " ".join(filter(None, (detail.get("stopCode"), detail.get("stoppedReason"))))
-    return TaskStopped(detail["taskArn"], detail.get("startedBy", ""), why or "no reason given")
+    return TaskStopped(detail["taskArn"], detail.get("startedBy") or "", why or "no reason given")

@@ -6,12 +6,13 @@ Each step may run twice, late or not at all: what one decider leaves undone, the
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fleetcap import keys, limits
 from fleetcap.decide import capacity, launch, recover
 from fleetcap.model import (
     JobStatus,
+    LaunchAnswer,
     Lease,
     NotStarted,
     Pool,
@@ -20,6 +21,7 @@ from fleetcap.model import (
     Slot,
     Started,
     TaskStatus,
+    Unanswered,
 )
 from fleetcap.ports import Clock, ControlTable, Log, Tasks
 
@@ -49,9 +51,18 @@ class Fleet:
                 return
             view = self._view(pool, slots, wanted, now)
             leases = capacity.scale(view, None if wanted is None else {job.key for job in wanted}, most)
-            taken = [self._lease(pool, slots, decision) for decision in leases]
-            if all(taken):
+            if self._lease_all(pool, slots, leases):
                 return
+
+    def _lease_all(self, pool: Pool, slots: Sequence[Slot], leases: Sequence[capacity.LeaseFor]) -> bool:
+        """Carry the leases out. False: every candidate of one was taken meanwhile, so the slots must be read again."""
+        for decision in leases:
+            leased = self._lease(pool, slots, decision)
+            if leased is None:
+                return False
+            if isinstance(leased, NotStarted):
+                return True  # what kept this launch from starting would keep the next
+        return True
 
     def slots(self, pool: Pool) -> list[Slot]:
         """All slots of the pool; on the first look of all they are created."""
@@ -65,12 +76,12 @@ class Fleet:
     def _view(self, pool: Pool, slots: Sequence[Slot], wanted: Sequence[Queued] | None, now: float) -> capacity.View:
         lanes = pool.cap * pool.jobs_per_worker
         queued = {job.key: job for job in self.table.queued(pool, now, lanes + len(wanted or ()))}
-        queued.update((job.key, job) for job in wanted or ())
+        queued.update((job.key, job) for job in wanted or () if job.due_at <= now)
         return capacity.View(pool, slots, list(queued.values()), self.table.running(pool), now)
 
-    def _lease(self, pool: Pool, slots: Sequence[Slot], decision: capacity.LeaseFor) -> bool:
-        """Take any EMPTY slot for the job and launch there. False: every candidate was taken meanwhile."""
-        strikes = capacity.backoff(slots).strikes
+    def _lease(self, pool: Pool, slots: Sequence[Slot], decision: capacity.LeaseFor) -> LaunchAnswer | None:
+        """Take any EMPTY slot for the job and launch there. None: every candidate was taken meanwhile."""
+        strikes = capacity.backoff(slots, self.clock.now()).strikes
         candidates = capacity.candidates(pool, slots)
         while candidates:
             slot = candidates.pop(int(self.clock.uniform(0, len(candidates))) % len(candidates))
@@ -78,28 +89,40 @@ class Fleet:
             now = self.clock.now()
             if self.table.lease(slot, request, decision.job_key, strikes, now, self.clock.unique()):
                 self.log("lease", lease=str(slot.lease), job=decision.job_key)
-                self.launch(slot.lease, request, strikes)
-                return True
-        return False
+                return self.launch(slot.lease, request, strikes)
+        return None
 
     # --- launches
 
-    def launch(self, lease: Lease, request: str, strikes: int) -> str:
-        """Send (or send again) RunTask under the lease's token and record what it says. The ARN, or "" if unknown."""
+    def launch(self, lease: Lease, request: str, strikes: int) -> LaunchAnswer:
+        """Send (or send again) RunTask under the lease's token and record what it says."""
         answer = self.tasks.run(lease, request)
-        if isinstance(answer, Started):
-            self.log("launched", lease=str(lease), arn=answer.arn)
-            self.table.launched(lease, answer.arn)
-            return answer.arn
-        if isinstance(answer, NotStarted):
-            self._release(lease, "", f"RunTask failed: {answer.reason}", failed=True, strikes=strikes)
-        else:
-            self.log("launch unanswered", lease=str(lease), doubt=answer.doubt.value, reason=answer.reason)
-        return ""
+        match answer:
+            case Started(arn):
+                self.log("launched", lease=str(lease), arn=arn)
+                if not self.table.launched(lease, arn, self.clock.now()):
+                    self._stop_if_unfenced(lease, arn, request)
+            case NotStarted(reason):
+                self._release(lease, "", f"RunTask failed: {reason}", failed=True, strikes=strikes)
+            case Unanswered(doubt, reason):
+                self.log("launch unanswered", lease=str(lease), doubt=doubt.value, reason=reason)
+        return answer
 
-    def resend(self, slot: Slot) -> str:
-        """Learn the task of a launch whose sender did not record it. The ARN, or "" if unknown."""
-        return self.launch(slot.lease, slot.launch, slot.strikes)
+    def _stop_if_unfenced(self, lease: Lease, arn: str, request: str) -> None:
+        """A launch that its worker's first beat overtook is well; a task under a slot that was freed must not live."""
+        slot = self.table.slot(lease.slot)
+        if slot and slot.generation > lease.generation:
+            self.log("cap breach", lease=str(lease), arn=arn, why="the launch was answered after its slot was freed")
+            self.tasks.stop(launch.cluster_of(request), arn, "its slot was freed before it started")
+
+    def resend(self, slot: Slot) -> Slot:
+        """Learn the task of a launch whose sender did not record it; the slot as it is then."""
+        fresh = self.table.slot(slot.id)
+        if fresh is None or fresh.lease != slot.lease or not fresh.held or fresh.arn:
+            return fresh or slot
+        if isinstance(answer := self.launch(fresh.lease, fresh.launch, fresh.strikes), Started):
+            return replace(fresh, arn=answer.arn, launched_at=self.clock.now())
+        return fresh
 
     # --- proof
 
@@ -113,9 +136,15 @@ class Fleet:
                 case recover.Missing(since=since):
                     self.table.missing(slot.lease, since)
                 case recover.Stop(why=why):
-                    self.log("stop", lease=str(slot.lease), arn=slot.arn, why=why)
-                    self.tasks.stop(launch.cluster_of(slot.launch), slot.arn, why)
+                    self._stop_if_still_silent(slot, why)
         return released
+
+    def _stop_if_still_silent(self, slot: Slot, why: str) -> None:
+        """The slot was read a while ago; a beat since then clears its worker."""
+        fresh = self.table.slot(slot.id)
+        if fresh and fresh.lease == slot.lease and recover.silent(fresh, self.clock.now()):
+            self.log("stop", lease=str(slot.lease), arn=slot.arn, why=why)
+            self.tasks.stop(launch.cluster_of(slot.launch), slot.arn, why)
 
     def _release(self, lease: Lease, arn: str, why: str, failed: bool, strikes: int) -> bool:
         now = self.clock.now()
@@ -129,14 +158,20 @@ class Fleet:
     def requeue(self, orphans: Collection[Running], why: str) -> None:
         """Send jobs whose holder is dead back into the queue, or end them where that happened too often."""
         for orphan in orphans:
-            job = self.table.job(orphan.key)
-            if job is None or job.status is not JobStatus.RUNNING or job.holder != orphan.holder:
-                continue  # the index lags: somebody has moved the job on
-            now = self.clock.now()
-            outcome = recover.interrupted(job, now, why)
-            self.log("requeue", job=job.id, key=job.key, holder=str(job.holder), outcome=type(outcome).__name__)
-            match outcome:
-                case recover.Requeue(due_at, failures, interruptions, error):
-                    self.table.requeue(job, due_at, failures, interruptions, error, self.clock.unique())
-                case recover.GiveUp(error):
-                    self.table.finish(job, JobStatus.FAILED, now, error, (), self.clock.unique())
+            try:
+                self._requeue(orphan, why)
+            except Exception as error:  # the tick tries again; the other jobs must not wait for it
+                self.log("not requeued", key=orphan.key, error=repr(error))
+
+    def _requeue(self, orphan: Running, why: str) -> None:
+        job = self.table.job(orphan.key)
+        if job is None or job.status is not JobStatus.RUNNING or job.holder != orphan.holder:
+            return  # the index lags: somebody has moved the job on
+        now = self.clock.now()
+        outcome = recover.interrupted(job, now, why)
+        self.log("requeue", job=job.id, key=job.key, holder=str(job.holder), outcome=type(outcome).__name__)
+        match outcome:
+            case recover.Requeue(due_at, failures, interruptions, error):
+                self.table.requeue(job, due_at, failures, interruptions, error, self.clock.unique())
+            case recover.GiveUp(error):
+                self.table.finish(job, JobStatus.FAILED, now, error, (), self.clock.unique())

@@ -113,6 +113,7 @@ def slot_from(item: Item) -> Slot:
         launch=item.get("launch", ""),
         arn=item.get("arn", ""),
         leased_at=float(item.get("leased_at", 0)),
+        launched_at=float(item.get("launched_at", 0)),
         for_job=item.get("for_job", ""),
         seen_at=float(item.get("seen_at", 0)),
         ready_at=float(item.get("ready_at", 0)),
@@ -335,14 +336,14 @@ def lease_write(slot: Slot, launch: str, for_job: str, strikes: int, now: float,
             "strikes": strikes,
             OP: op,
         },
-        ("arn", "seen_at", "missing_since", "leave", "why"),
+        ("arn", "launched_at", "seen_at", "missing_since", "leave", "why"),
     )
 
 
-def launched_write(lease: Lease, arn: str) -> Write:
-    """Record the task that ECS named for this lease."""
+def launched_write(lease: Lease, arn: str, now: float) -> Write:
+    """Record the task that ECS named for this lease, and since when: its first beat is awaited from here on."""
     condition = at_generation(lease.generation) & SLOT_LAUNCHING & arn_none_or(arn)
-    return Write(slot_key(lease.slot), condition, {"arn": arn})
+    return Write(slot_key(lease.slot), condition, {"arn": arn, "launched_at": _seconds(now)})
 
 
 def beat_write(lease: Lease, arn: str, first: bool, now: float) -> Write:
@@ -367,7 +368,7 @@ def release_write(lease: Lease, arn: str, now: float, why: str, retry_at: float,
         slot_key(lease.slot),
         at_generation(lease.generation) & SLOT_HELD & arn_is(arn),
         sets,
-        ("arn", "launch", "for_job", "leased_at", "seen_at", "missing_since", "leave"),
+        ("arn", "launch", "for_job", "leased_at", "launched_at", "seen_at", "missing_since", "leave"),
         add_strike=bool(retry_at),
     )
 

@@ -21,9 +21,10 @@ ECS_CALL_TOKEN_LIFE_S: Final = 86_400
 DECIDER_TIMEOUT_S: Final = 60
 TICK_PERIOD_S: Final = 60
 QUEUE_VISIBILITY_S: Final = 6 * DECIDER_TIMEOUT_S
-QUEUE_RETENTION_S: Final = 14 * 86_400
+QUEUE_RETENTION_S: Final = 4 * 86_400
+DEAD_LETTER_RETENTION_S: Final = 14 * 86_400
 EVENT_MAX_RECEIVES: Final = 10
-INTAKE_MAX_RECEIVES: Final = 10
+INTAKE_MAX_RECEIVES: Final = 50
 REJECTED_BODY_MAX_BYTES: Final = 200_000
 
 # --- slots
@@ -46,9 +47,15 @@ FRESH_LEASE_S: Final = 30
 """How long a lease counts for the job that it was taken for although the index does not show that job."""
 BACKOFF_FIRST_S: Final = 10
 BACKOFF_MAX_S: Final = 300
+STRIKES_REMEMBERED_S: Final = 2 * BACKOFF_MAX_S
+INSPECT_LAUNCHING_S: Final = 90
+"""A launch whose task is known but has not beaten for this long is looked at; it is stopped much later."""
+LOOK_BUDGET_S: Final = 25
+"""How long one tick looks at doubtful slots of a pool; the rest has its turn at the next."""
 
 # --- jobs
 OPEN_SHARDS: Final = 1
+"""Partitions of the queue in the index. It may be raised by a deploy, never lowered: jobs would be left unread."""
 OPEN_PAGE_ITEMS: Final = 200
 HEARTBEAT_S: Final = 60
 STALE_S: Final = 180
@@ -102,4 +109,6 @@ assert STOP_TIMEOUT_S <= FARGATE_STOP_TIMEOUT_MAX_S
 assert CHILD_TERM_S < STOP_TIMEOUT_S, "a drain ends its child before Fargate ends the worker"
 assert DECIDER_TIMEOUT_S <= 60, "a longer-lived decider may send a token after the slot was freed"
 assert QUEUE_VISIBILITY_S >= 6 * DECIDER_TIMEOUT_S, "AWS asks for six times the function's timeout"
+assert QUEUE_RETENTION_S < FINISHED_JOB_TTL_S, "a redelivered message finds the run that answers it"
+assert DECIDER_TIMEOUT_S > 2 * LOOK_BUDGET_S, "a tick that looks for as long as it may still scales"
 assert MISSING_IS_PROOF_S < ECS_CALL_TOKEN_LIFE_S

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from fleetcap import limits
+
 
 class SlotState(StrEnum):
     """EMPTY → LAUNCHING → READY → EMPTY."""
@@ -52,39 +54,42 @@ class SlotId:
 
 @dataclass(frozen=True, order=True)
 class Lease:
-    """A slot under one generation: the fencing token. Text form `pool/number#generation`, also RunTask's startedBy."""
+    """A slot under one generation: the fencing token. Its text form `pool/number/generation` is RunTask's startedBy.
+
+    ECS allows letters, digits, `-`, `/` and `_` there, and nothing else.
+    """
 
     slot: SlotId
     generation: int
 
     def __str__(self) -> str:
-        return f"{self.slot}#{self.generation}"
+        return f"{self.slot}/{self.generation}"
 
     @classmethod
     def parse(cls, text: str) -> Lease:
-        """Read `pool/number#generation`. Raises ValueError on anything else."""
-        slot, hash_sign, generation = text.rpartition("#")
-        if not (hash_sign and generation.isdecimal()):
-            raise ValueError(f"{text!r} is not a lease: it must read pool/number#generation")
+        """Read `pool/number/generation`. Raises ValueError on anything else."""
+        slot, slash, generation = text.rpartition("/")
+        if not (slash and generation.isdecimal()):
+            raise ValueError(f"{text!r} is not a lease: it must read pool/number/generation")
         return cls(SlotId.parse(slot), int(generation))
 
 
 @dataclass(frozen=True, order=True)
 class Holder:
-    """Who runs a job: one lane of the worker under a lease. Text form `pool/number#generation#lane`."""
+    """Who runs a job: one lane of the worker under a lease. Text form `pool/number/generation/lane`."""
 
     lease: Lease
     lane: int = 0
 
     def __str__(self) -> str:
-        return f"{self.lease}#{self.lane}"
+        return f"{self.lease}/{self.lane}"
 
     @classmethod
     def parse(cls, text: str) -> Holder:
-        """Read `pool/number#generation#lane`. Raises ValueError on anything else."""
-        lease, hash_sign, lane = text.rpartition("#")
-        if not (hash_sign and lane.isdecimal()):
-            raise ValueError(f"{text!r} is not a holder: it must read pool/number#generation#lane")
+        """Read `pool/number/generation/lane`. Raises ValueError on anything else."""
+        lease, slash, lane = text.rpartition("/")
+        if not (slash and lane.isdecimal()):
+            raise ValueError(f"{text!r} is not a holder: it must read pool/number/generation/lane")
         return cls(Lease.parse(lease), int(lane))
 
 
@@ -96,7 +101,7 @@ class Pool:
     cap: int
     launch: Mapping[str, object] = field(default_factory=dict)
     jobs_per_worker: int = 1
-    shards: int = 1
+    shards: int = limits.OPEN_SHARDS
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,7 @@ class Slot:
     launch: str = ""
     arn: str = ""
     leased_at: float = 0.0
+    launched_at: float = 0.0
     for_job: str = ""
     seen_at: float = 0.0
     ready_at: float = 0.0

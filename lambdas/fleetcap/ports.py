@@ -58,7 +58,7 @@ class Slots(Protocol):
     def lease(self, slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str) -> bool:
         """EMPTY at the generation as read, not retiring → LAUNCHING. False: somebody else has it."""
 
-    def launched(self, lease: Lease, arn: str) -> bool:
+    def launched(self, lease: Lease, arn: str, now: float) -> bool:
         """LAUNCHING under this lease without an ARN, or with this one → the ARN is known."""
 
     def beat(self, lease: Lease, arn: str, first: bool, now: float) -> Flags | None:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 _SESSION = boto3.Session()
 _PATIENT = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "max_attempts": 4})
-_ONCE = Config(connect_timeout=3, read_timeout=25, retries={"mode": "standard", "total_max_attempts": 1})
+_BRISK = Config(connect_timeout=3, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 3})
+_ONCE = Config(connect_timeout=3, read_timeout=12, retries={"mode": "standard", "total_max_attempts": 1})
 _S3 = Config(signature_version="s3v4").merge(_PATIENT)
 
 
@@ -68,8 +69,8 @@ def _pool(settings: dict[str, Any]) -> Pool:
 
 @cache
 def control_table() -> DynamoControlTable:
-    """The control table."""
-    return DynamoControlTable(_SESSION.client("dynamodb", config=_PATIENT), setting(keys.ENV_TABLE))
+    """The control table. Short waits: whoever gets no answer asks again on the next round, the next event or tick."""
+    return DynamoControlTable(_SESSION.client("dynamodb", config=_BRISK), setting(keys.ENV_TABLE))
 
 
 @cache

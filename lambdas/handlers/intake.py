@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,17 +30,17 @@ class Intake:
     def handle(self, event: dict[str, Any]) -> dict[str, Any]:
         """Take in an SQS batch. Only messages that could not be settled are reported back, to be delivered again."""
         began_at = self.fleet.clock.now()
-        queued: dict[str, Job] = {}
+        queued: list[Job] = []
         unsettled: list[str] = []
         for record in event["Records"]:
             message_id = record["messageId"]
             try:
                 if job := self._take(record):
-                    queued[message_id] = job
+                    queued.append(job)
             except Exception as error:  # its neighbours must not suffer
                 self.fleet.log("not taken in", message_id=message_id, error=repr(error))
                 unsettled.append(message_id)
-        unsettled += self._scale(queued)
+        self._scale(queued)
         self.fleet.log("took in", records=len(event["Records"]), began_at=began_at, ended_at=self.fleet.clock.now())
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in unsettled]}
 
@@ -90,18 +91,15 @@ class Intake:
             artifacts=_results(accepted) if ended else (),
         )
 
-    def _scale(self, queued: dict[str, Job]) -> list[str]:
-        """Ask for capacity, pool by pool. The messages to deliver again, so that their jobs ask again."""
-        unsettled: list[str] = []
+    def _scale(self, queued: Collection[Job]) -> None:
+        """Ask for capacity, pool by pool. Where that fails the jobs are safe in the table, and the tick asks again."""
         for pool in self.fleet.pools.values():
-            mine = {message_id: job for message_id, job in queued.items() if job.pool == pool.name}
+            mine = [job.as_queued for job in queued if job.pool == pool.name]
             try:
                 if mine:
-                    self.fleet.scale(pool, [job.as_queued for job in mine.values()], most=len(mine))
-            except Exception as error:  # the jobs are safe in the table; the other pools must not suffer
+                    self.fleet.scale(pool, mine, most=len(mine))
+            except Exception as error:
                 self.fleet.log("not scaled", pool=pool.name, error=repr(error))
-                unsettled += mine
-        return unsettled
 
 
 def _results(accepted: Submission) -> tuple[str, ...]:

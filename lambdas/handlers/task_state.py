@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 from fleetcap import wiring
@@ -53,14 +52,20 @@ def _gone(fleet: Fleet, lease: Lease, stopped: TaskStopped) -> bool:
         return slot is not None and slot.generation > lease.generation
     if not slot.held:
         return False  # the generation rises at release: an empty slot at this one was never leased under it
-    arn = slot.arn or fleet.resend(slot)
-    if not arn:
+    if not slot.arn:
+        slot = fleet.resend(slot)
+    if slot.lease == lease and not slot.arn:
         raise Unresolved(f"ECS does not say yet which task {lease} means")
-    if arn != stopped.arn:
-        fleet.log("ignore", lease=str(lease), arn=stopped.arn, reason=f"the slot records {arn}")
+    if slot.lease == lease and slot.arn != stopped.arn:
+        fleet.log("ignore", lease=str(lease), arn=stopped.arn, reason=f"the slot records {slot.arn}")
         return False
-    fleet.settle(replace(slot, arn=arn), TaskStatus.STOPPED)
-    return True
+    return fleet.settle(slot, TaskStatus.STOPPED) or _moved_on(fleet, lease)
+
+
+def _moved_on(fleet: Fleet, lease: Lease) -> bool:
+    """Whether somebody else released the slot meanwhile."""
+    slot = fleet.table.slot(lease.slot)
+    return slot is not None and slot.generation > lease.generation
 
 
 _fleet: Fleet | None = None

@@ -3,61 +3,77 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fleetcap import wiring
+from fleetcap import limits, wiring
 from fleetcap.decide import launch, recover
 from fleetcap.fleet import Fleet
-from fleetcap.model import Pool, Slot, TaskStatus
+from fleetcap.model import Pool, Slot
 from handlers.log import log
 
 
 def handle(fleet: Fleet) -> None:
     """One pass. It holds no state, may be killed anywhere, and two of them may run at once."""
     for pool in fleet.pools.values():
-        try:
-            _pass(fleet, pool)
-        except Exception as error:  # one pool's trouble is not the others'; the next tick tries again
-            fleet.log("tick failed", pool=pool.name, error=repr(error))
+        for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _requeue_orphans, _scale):
+            try:
+                step(fleet, pool)
+            except Exception as error:  # neither the next step nor the next pool must suffer; the next tick tries again
+                fleet.log("tick failed", pool=pool.name, step=step.__name__, error=repr(error))
 
 
-def _pass(fleet: Fleet, pool: Pool) -> None:
-    # 1. The slots fit the cap.
+def _fit_the_cap(fleet: Fleet, pool: Pool) -> None:
+    """The slots of the cap exist, and those above it are marked."""
     slots = fleet.slots(pool)
     for mark in recover.retirements(pool, slots):
         fleet.table.retire(mark.slot, mark.retire)
-
-    # 2. Launches without a known task are resolved, silent workers are looked at.
-    _look(fleet, recover.doubtful(slots, fleet.clock.now()))
-
-    # 3. Jobs whose holder is dead go back, those of the slots just released among them.
-    running = fleet.table.running(pool)
-    fleet.requeue(recover.orphans(running, fleet.slots(pool)), "its worker is gone")
-
-    # 4. Capacity for all that waits.
-    fleet.scale(pool, None, most=pool.cap)
     states = Counter(slot.state.value for slot in slots)
-    fleet.log("ticked", pool=pool.name, cap=pool.cap, slots=dict(states), running=len(running))
+    fleet.log("ticked", pool=pool.name, cap=pool.cap, slots=dict(states))
 
 
-def _look(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect]) -> None:
-    """Learn the unknown ARNs, then ask ECS about each doubtful task and apply its word."""
-    known = [_known(fleet, doubt) for doubt in doubts]
+def _requeue_orphans(fleet: Fleet, pool: Pool) -> None:
+    """Jobs whose holder is dead go back: after a lost event or a crash, and once more for what this tick released."""
+    running = fleet.table.running(pool)
+    if running:
+        fleet.requeue(recover.orphans(running, fleet.table.slots(pool.name)), "its worker is gone")
+
+
+def _look_at_the_doubtful(fleet: Fleet, pool: Pool) -> None:
+    """Launches without a known task are resolved, late and silent workers are looked at, for a bounded time."""
+    slots = fleet.table.slots(pool.name)
+    began_at = fleet.clock.now()
+    doubts = recover.doubtful(slots, began_at)
+    if recover.all_silent(slots, began_at):
+        fleet.log("wait", pool=pool.name, reason="no worker has beaten lately; the table may have been out of reach")
+        doubts = [doubt for doubt in doubts if isinstance(doubt, recover.Resend)]
     by_cluster: dict[str, list[Slot]] = {}
-    for slot in known:
-        if slot.arn:
-            by_cluster.setdefault(launch.cluster_of(slot.launch), []).append(slot)
-    for cluster, slots in by_cluster.items():
-        words = fleet.tasks.describe(cluster, [slot.arn for slot in slots])
-        for slot in slots:
-            fleet.settle(slot, words.get(slot.arn, TaskStatus.MISSING))
+    for slot in _known(fleet, doubts, began_at):
+        by_cluster.setdefault(launch.cluster_of(slot.launch), []).append(slot)
+    for cluster, known in by_cluster.items():
+        words = fleet.tasks.describe(cluster, [slot.arn for slot in known])
+        for slot in known:
+            try:
+                fleet.settle(slot, words[slot.arn])
+            except Exception as error:  # the others must not wait for it
+                fleet.log("not settled", lease=str(slot.lease), error=repr(error))
 
 
-def _known(fleet: Fleet, doubt: recover.Resend | recover.Inspect) -> Slot:
-    slot = doubt.slot
-    return slot if slot.arn else replace(slot, arn=fleet.resend(slot))
+def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect], began_at: float) -> Iterator[Slot]:
+    """The doubtful slots whose task is known, unknown ones resent for; another one first each time."""
+    offset = int(fleet.clock.uniform(0, len(doubts)))
+    for doubt in [*doubts[offset:], *doubts[:offset]]:
+        if doubt.slot.arn:
+            yield doubt.slot
+        elif fleet.clock.now() - began_at < limits.LOOK_BUDGET_S:
+            slot = fleet.resend(doubt.slot)
+            if slot.lease == doubt.slot.lease and slot.arn:
+                yield slot
+
+
+def _scale(fleet: Fleet, pool: Pool) -> None:
+    """Capacity for all that waits."""
+    fleet.scale(pool, None, most=pool.cap)
 
 
 _fleet: Fleet | None = None

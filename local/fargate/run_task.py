@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from fleetcap.limits import RUN_TASK_OVERRIDES_MAX_CHARS, RUN_TASK_TOKEN_MAX_CHARS, STARTED_BY_MAX_CHARS
 from local.fargate.tasks import EcsError, Json, Launch
+
+STARTED_BY: Final = re.compile(r"[A-Za-z0-9/_-]*")
 
 TASKS_PER_CALL_MAX = 10
 
@@ -55,6 +58,8 @@ def _check_sizes(request: Json, overrides: Json) -> None:
         raise _invalid(f"count must be between 1 and {TASKS_PER_CALL_MAX}.")
     if len(request.get("startedBy", "")) > STARTED_BY_MAX_CHARS:
         raise _invalid(f"startedBy must not be longer than {STARTED_BY_MAX_CHARS} characters.")
+    if not STARTED_BY.fullmatch(request.get("startedBy", "")):
+        raise _invalid("startedBy may hold letters, digits, hyphens, forward slashes and underscores only.")
     if len(request.get("clientToken", "")) > RUN_TASK_TOKEN_MAX_CHARS:
         raise _invalid(f"clientToken must not be longer than {RUN_TASK_TOKEN_MAX_CHARS} characters.")
     if len(json.dumps(overrides, separators=(",", ":"), ensure_ascii=False)) > RUN_TASK_OVERRIDES_MAX_CHARS:

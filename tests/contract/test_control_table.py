@@ -106,7 +106,7 @@ def leased(table: DynamoControlTable, slot: Slot) -> Slot:
 @pytest.fixture
 def launched(table: DynamoControlTable, leased: Slot) -> Slot:
     """The slot, LAUNCHING, with the task `mine`."""
-    assert table.launched(leased.lease, "mine")
+    assert table.launched(leased.lease, "mine", NOW + 1)
     return read(table, leased)
 
 
@@ -240,21 +240,21 @@ def test_a_lease_forgets_what_the_last_worker_left(
 
 
 def test_a_launch_learns_its_task(launched: Slot) -> None:
-    assert (launched.state, launched.arn) == (SlotState.LAUNCHING, "mine")
+    assert (launched.state, launched.arn, launched.launched_at) == (SlotState.LAUNCHING, "mine", NOW + 1)
 
 
 def test_the_same_task_may_be_recorded_again(table: DynamoControlTable, launched: Slot) -> None:
-    assert table.launched(launched.lease, "mine")
+    assert table.launched(launched.lease, "mine", NOW + 1)
 
 
 def test_a_second_task_of_a_launch_is_refused(table: DynamoControlTable, launched: Slot) -> None:
-    assert not table.launched(launched.lease, "other")
+    assert not table.launched(launched.lease, "other", NOW + 1)
     assert read(table, launched) == launched
 
 
 def test_a_task_of_another_generation_is_refused(table: DynamoControlTable, leased: Slot) -> None:
-    assert not table.launched(Lease(leased.id, leased.generation - 1), "old")
-    assert not table.launched(Lease(leased.id, leased.generation + 1), "new")
+    assert not table.launched(Lease(leased.id, leased.generation - 1), "old", NOW + 1)
+    assert not table.launched(Lease(leased.id, leased.generation + 1), "new", NOW + 1)
     assert read(table, leased) == leased
 
 
@@ -262,8 +262,8 @@ def test_a_task_of_a_slot_that_is_not_launching_is_refused(
     table: DynamoControlTable, pool: Pool, beating: Slot
 ) -> None:
     empty = table.slots(pool.name)[1]
-    assert not table.launched(empty.lease, "mine")
-    assert not table.launched(beating.lease, "mine")
+    assert not table.launched(empty.lease, "mine", NOW + 1)
+    assert not table.launched(beating.lease, "mine", NOW + 1)
     assert read(table, beating) == beating
 
 
@@ -389,7 +389,7 @@ def test_after_a_release_the_old_worker_changes_nothing_whoever_has_the_slot(
     assert table.lease(read(table, beating), LAUNCH, "next", 0, NOW, "next")
     after = read(table, beating)
     assert table.beat(beating.lease, "mine", False, NOW) is None
-    assert not table.launched(beating.lease, "mine")
+    assert not table.launched(beating.lease, "mine", NOW + 1)
     assert not table.missing(beating.lease, NOW)
     assert not table.release(beating.lease, "mine", NOW, "late", 0, "late")
     assert read(table, beating) == after
@@ -502,7 +502,8 @@ def test_a_claim_is_refused_once_the_job_is_not_queued(
     table: DynamoControlTable, queued: Job, status: JobStatus
 ) -> None:
     standing = bring(table, queued, status)
-    assert table.claim(queued, holder_in("other"), NOW, "op") is None
+    assert table.claim(queued, holder_in("other"), NOW, "as queued") is None
+    assert table.claim(standing, holder_in("other"), NOW, "as it stands") is None
     assert read_job(table, queued) == standing
 
 
@@ -749,7 +750,7 @@ def test_writes_without_an_op_may_be_repeated(
 ) -> None:
     for _ in range(2):
         if standing is SlotState.LAUNCHING:
-            assert table.launched(launched.lease, "mine")
+            assert table.launched(launched.lease, "mine", NOW + 1)
         else:
             assert table.beat(launched.lease, "mine", True, NOW) == Flags()
         assert table.missing(launched.lease, NOW)

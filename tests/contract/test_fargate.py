@@ -364,7 +364,7 @@ def test_the_meter_counts_a_task_until_it_is_stopped() -> None:
     ],
 )
 def test_only_a_plain_list_of_values_rules_an_event_out(pattern: dict[str, Any], out: bool) -> None:
-    event = {"source": "aws.ecs", "resources": ["y"], "detail": {"lastStatus": "RUNNING", "startedBy": "pool/1#1"}}
+    event = {"source": "aws.ecs", "resources": ["y"], "detail": {"lastStatus": "RUNNING", "startedBy": "pool/1/1"}}
     assert ruled_out(pattern, event) is out
 
 
@@ -374,7 +374,7 @@ def test_only_a_plain_list_of_values_rules_an_event_out(pattern: dict[str, Any],
 @pytest.mark.cloud
 def test_a_task_goes_through_its_states_and_tells_each_of_them(cloud: Cloud) -> None:
     task_definition = cloud.define(["python", "-c", "print('hello from a task')"])
-    arn = cloud.launch(task_definition, startedBy="pool/1#7", tags=[{"key": "pool", "value": "p"}])
+    arn = cloud.launch(task_definition, startedBy="pool/1/7", tags=[{"key": "pool", "value": "p"}])
     events = cloud.events(arn, lambda seen: bool(seen) and seen[-1]["detail"]["lastStatus"] == "STOPPED")
     states = [event["detail"]["lastStatus"] for event in events]
     versions = [event["detail"]["version"] for event in events]
@@ -384,7 +384,7 @@ def test_a_task_goes_through_its_states_and_tells_each_of_them(cloud: Cloud) -> 
     assert (last["version"], last["source"], last["detail-type"]) == ("0", "aws.ecs", "ECS Task State Change")
     assert (last["account"], last["region"], last["resources"]) == ("000000000000", "us-east-1", [arn])
     detail, shown = last["detail"], cloud.task(arn)
-    assert (detail["taskArn"], detail["startedBy"], detail["stopCode"]) == (arn, "pool/1#7", "EssentialContainerExited")
+    assert (detail["taskArn"], detail["startedBy"], detail["stopCode"]) == (arn, "pool/1/7", "EssentialContainerExited")
     assert (
         detail["containers"][0] | {"name": "worker", "exitCode": 0, "lastStatus": "STOPPED"} == detail["containers"][0]
     )
@@ -419,7 +419,7 @@ def test_a_failing_target_holds_up_no_other_task(cloud: Cloud) -> None:
 def test_a_lambda_function_hears_of_what_its_rule_matches(cloud: Cloud) -> None:
     quick = cloud.define(["true"])
     cloud.launch(quick, startedBy="elsewhere")
-    arn = cloud.launch(quick, startedBy="relay/1#1")
+    arn = cloud.launch(quick, startedBy="relay/1/1")
     [message] = cloud.sqs.receive_message(QueueUrl=cloud.relayed, WaitTimeSeconds=10)["Messages"]
     event = json.loads(message["Body"])
     assert (event["resources"], event["detail"]["lastStatus"]) == ([arn], "STOPPED")
@@ -637,7 +637,8 @@ def test_parameters_are_refused_as_by_aws(cloud: Cloud) -> None:
     no_subnets: dict[str, Any] = {"awsvpcConfiguration": {"subnets": []}}
     strategy = [{"capacityProvider": "FARGATE"}]
     wrong: list[dict[str, Any]] = [
-        {"startedBy": "x" * 129}, {"clientToken": "x" * 65}, {"overrides": override}, {"overrides": stranger},
+        {"startedBy": "x" * 129}, {"startedBy": "pool/1#7"}, {"clientToken": "x" * 65},
+        {"overrides": override}, {"overrides": stranger},
         {"count": 11}, {"networkConfiguration": {}}, {"networkConfiguration": no_subnets},
         {"capacityProviderStrategy": strategy}, {"launchType": "EC2"},
     ]  # fmt: skip
@@ -664,12 +665,12 @@ def test_tasks_are_found_by_who_started_them_and_by_family_in_pages(cloud: Cloud
     post(f"{cloud.url}/_fleetcap/cold-start", {"seconds": 30})
     task_definition = cloud.define(SLEEP)
     try:
-        arns = [cloud.launch(task_definition, startedBy=f"pool/{number}#1") for number in range(3)]
+        arns = [cloud.launch(task_definition, startedBy=f"pool/{number}/1") for number in range(3)]
     finally:
         post(f"{cloud.url}/_fleetcap/cold-start", {"seconds": 0.2})
     family = task_definition.removesuffix(":1")
     listed = cloud.ecs.list_tasks
-    assert listed(cluster="fleet", startedBy="pool/1#1")["taskArns"] == [arns[1]]
+    assert listed(cluster="fleet", startedBy="pool/1/1")["taskArns"] == [arns[1]]
     first = listed(cluster="fleet", family=family, maxResults=2)
     rest = listed(cluster="fleet", family=family, maxResults=2, nextToken=first["nextToken"])
     assert (first["taskArns"], rest["taskArns"], "nextToken" in rest) == (arns[:2], arns[2:], False)

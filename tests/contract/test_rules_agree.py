@@ -57,7 +57,7 @@ def launching(table: DynamoControlTable) -> None:
 
 def launched(table: DynamoControlTable) -> None:
     launching(table)
-    assert table.launched(seen(table).lease, "mine")
+    assert table.launched(seen(table).lease, "mine", NOW)
 
 
 def ready(table: DynamoControlTable) -> None:
@@ -111,7 +111,7 @@ def test_a_held_slot_is_what_can_miss_its_task(table: DynamoControlTable, life: 
 def test_a_launch_that_never_beat_is_what_can_still_learn_its_task(table: DynamoControlTable, life: Life) -> None:
     life(table)
     slot = seen(table)
-    assert table.launched(slot.lease, slot.arn or "mine") == recover.never_beat(slot)
+    assert table.launched(slot.lease, slot.arn or "mine", NOW) == recover.never_beat(slot)
 
 
 @every_life
@@ -229,7 +229,7 @@ def at_status(table: DynamoControlTable, status: JobStatus) -> Job:
 def fail(table: DynamoControlTable, now: float) -> None:
     """One more launch that `failures[]` ends, as the deciders do it."""
     slot = seen(table)
-    strikes = capacity.backoff([slot]).strikes
+    strikes = capacity.backoff([slot], now).strikes
     assert table.lease(slot, "{}", "job", strikes, now, f"lease {now}")
     retry_at = capacity.retry_at(strikes, now, jitter=0.5)
     assert table.release(seen(table).lease, "", now, str(NotStarted("RESOURCE:ENI")), retry_at, f"release {now}")
@@ -240,8 +240,8 @@ def test_what_a_release_remembers_is_the_backoff_that_is_read(table: DynamoContr
     pauses = []
     for strikes in (1, 2, 3):
         fail(table, NOW + strikes)
-        assert capacity.backoff([seen(table)]).strikes == strikes
-        pauses.append(capacity.backoff([seen(table)]).until - NOW - strikes)
+        assert capacity.backoff([seen(table)], NOW + 100).strikes == strikes
+        pauses.append(capacity.backoff([seen(table)], NOW + 100).until - NOW - strikes)
     assert pauses == [10, 20, 40]
 
 
@@ -249,10 +249,11 @@ def test_the_first_beat_of_a_worker_ends_the_backoff_that_is_read(table: DynamoC
     empty(table)
     fail(table, NOW)
     fail(table, NOW + 20)
-    assert table.lease(seen(table), "{}", "job", capacity.backoff([seen(table)]).strikes, NOW + 60, "again")
-    assert capacity.backoff([seen(table)]).strikes == 2
+    assert table.lease(seen(table), "{}", "job", capacity.backoff([seen(table)], NOW + 100).strikes, NOW + 60, "again")
+    assert capacity.backoff([seen(table)], NOW + 100).strikes == 2
     assert table.beat(seen(table).lease, "mine", True, NOW + 90)
-    assert capacity.backoff([seen(table)]) == capacity.Backoff(0, 0.0)
+    ended = capacity.backoff([seen(table)], NOW + 100)
+    assert (ended.strikes, ended.until) == (0, 0.0)
     assert table.release(seen(table).lease, "mine", NOW + 99, "stopped", 0, "end")
     fail(table, NOW + 100)
-    assert capacity.backoff([seen(table)]).strikes == 1
+    assert capacity.backoff([seen(table)], NOW + 100).strikes == 1

@@ -149,6 +149,27 @@ def test_deciders_of_one_burst_do_not_count_on_each_others_launches(jobs: int, c
     assert sum(slot.held for slot in slots) == min(jobs, cap)
 
 
+def test_a_launch_that_should_have_beaten_long_ago_serves_nobody() -> None:
+    (job,) = burst(1)
+    in_time = launching(0, age_s=limits.SILENT_LAUNCHING_S)
+    overdue = launching(0, age_s=limits.SILENT_LAUNCHING_S + 1)
+    assert leases([in_time, *empty_slots(2, first=1)], [job]) == []
+    assert leases([overdue, *empty_slots(2, first=1)], [job]) == [job.key]
+
+
+def test_a_launch_that_took_another_job_before_its_beat_was_read_serves_nobody() -> None:
+    mine, second, third = burst(3)
+    slot = launching(0, for_job=mine.key)
+    taken = leases([slot, *empty_slots(4, first=1)], [mine, second, third], [running_on(slot, "another")])
+    assert taken == [second.key, third.key]
+
+
+def test_it_takes_nothing_from_the_lanes_of_other_launches_either() -> None:
+    mine, second, third = burst(3)
+    slots = [launching(0, for_job=mine.key), launching(1), *empty_slots(4, first=2)]
+    assert leases(slots, [mine, second, third], [running_on(slots[0], "another")]) == [third.key]
+
+
 # --- several lanes a worker
 
 
@@ -255,10 +276,18 @@ def failed(number: int, ago_s: float, retry_in_s: float, strikes: int) -> Slot:
     return a_slot(number, failed_at=NOW - ago_s, retry_at=NOW + retry_in_s, strikes=strikes)
 
 
+def pause_of(slots: Sequence[Slot], now: float) -> tuple[int, float]:
+    """How many launches failed in a row, and when the next is due."""
+    pause = capacity.backoff(slots, now)
+    return pause.strikes, pause.until
+
+
 def test_after_failed_launches_the_pool_waits_for_the_latest_retry() -> None:
     slots = [failed(0, ago_s=5, retry_in_s=20, strikes=2), failed(1, ago_s=9, retry_in_s=3, strikes=1), a_slot(2)]
     wait = capacity.full(a_pool(), slots, NOW)
-    assert wait == capacity.Wait("launches failed 2 times in a row", NOW + 20)
+    assert wait
+    assert wait.until == NOW + 20
+    assert "2 times in a row" in wait.reason
 
 
 def test_when_the_pause_is_over_one_launch_finds_out_whether_capacity_is_back() -> None:
@@ -267,16 +296,43 @@ def test_when_the_pause_is_over_one_launch_finds_out_whether_capacity_is_back() 
     assert len(leases(slots, burst(4))) == 1
 
 
+def test_failures_are_forgotten_after_a_while() -> None:
+    remembered = failed(0, ago_s=limits.STRIKES_REMEMBERED_S - 1, retry_in_s=-1, strikes=9)
+    forgotten = failed(0, ago_s=limits.STRIKES_REMEMBERED_S, retry_in_s=-1, strikes=9)
+    assert capacity.backoff([remembered], NOW).strikes == 9
+    assert pause_of([forgotten], NOW) == (0, 0.0)
+
+
+def test_while_a_launch_has_no_answer_the_next_is_tried_only_minutes_later() -> None:
+    slots = [launching(0, arn="", age_s=limits.RESEND_AFTER_S + 1), *empty_slots(3, first=1)]
+    wait = capacity.full(a_pool(), slots, NOW)
+    assert wait
+    assert wait.until == slots[0].leased_at + limits.BACKOFF_MAX_S
+    later = [replace(slots[0], leased_at=NOW - limits.BACKOFF_MAX_S), *slots[1:]]
+    assert capacity.full(a_pool(), later, NOW) is None
+    assert len(leases(later, burst(5))) == 1
+
+
+@pytest.mark.parametrize(
+    "slot",
+    [launching(0, arn="", age_s=limits.RESEND_AFTER_S), launching(0, age_s=200), a_slot(0, leased_at=1.0)],
+    ids=["just sent", "answered", "empty"],
+)
+def test_a_launch_that_is_recent_or_answered_holds_nobody_up(slot: Slot) -> None:
+    assert not capacity.unresolved(slot, NOW)
+    assert capacity.full(a_pool(), [slot, *empty_slots(3, first=1)], NOW) is None
+
+
 def test_a_worker_that_became_ready_since_ends_the_backoff() -> None:
     slots = [failed(0, ago_s=30, retry_in_s=100, strikes=9), ready(1, ready_at=NOW - 29), *empty_slots(2, first=2)]
-    assert capacity.backoff(slots) == capacity.Backoff(0, 0.0)
+    assert pause_of(slots, NOW) == (0, 0.0)
     assert capacity.full(a_pool(), slots, NOW) is None
     assert len(leases(slots, burst(4))) == 3
 
 
 def test_a_worker_that_was_ready_before_the_failure_does_not() -> None:
     slots = [failed(0, ago_s=30, retry_in_s=100, strikes=9), ready(1, ready_at=NOW - 31)]
-    assert capacity.backoff(slots) == capacity.Backoff(9, NOW + 100)
+    assert pause_of(slots, NOW) == (9, NOW + 100)
 
 
 def test_the_pause_doubles_with_every_strike_up_to_a_bound() -> None:
@@ -285,7 +341,7 @@ def test_the_pause_doubles_with_every_strike_up_to_a_bound() -> None:
 
 
 @quick
-@given(strikes=st.integers(0, 900), jitter=st.floats(0, 1))
+@given(strikes=st.integers(0, 10**6), jitter=st.floats(0, 1))
 def test_the_pause_is_jittered_by_a_quarter_and_never_leaves_its_bounds(strikes: int, jitter: float) -> None:
     pause = capacity.retry_at(strikes, 0.0, jitter)
     assert 0.75 * limits.BACKOFF_FIRST_S <= pause <= 1.25 * limits.BACKOFF_MAX_S

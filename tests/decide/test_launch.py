@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -33,7 +34,13 @@ def test_the_token_is_the_leases_own_and_fits_ecs(one: Lease, other: Lease) -> N
     assert launch.token(one) == launch.token(Lease.parse(str(one)))
     assert (launch.token(one) == launch.token(other)) == (one == other)
     assert len(launch.token(one)) <= limits.RUN_TASK_TOKEN_MAX_CHARS
-    assert len(str(one)) <= limits.STARTED_BY_MAX_CHARS
+
+
+@quick
+@given(lease=leases)
+def test_the_lease_fits_what_ecs_takes_as_started_by(lease: Lease) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9/_-]+", str(lease))
+    assert len(str(lease)) <= limits.STARTED_BY_MAX_CHARS
 
 
 def test_the_next_generation_has_another_token() -> None:

@@ -84,28 +84,31 @@ def test_an_empty_slot_is_never_in_doubt() -> None:
 
 
 def test_a_launch_without_a_task_is_left_to_its_sender_for_a_while_and_then_sent_again() -> None:
-    recent = launching(0, age_s=limits.RESEND_AFTER_S)
-    older = launching(1, age_s=limits.RESEND_AFTER_S + 1)
+    recent = launching(0, arn="", age_s=limits.RESEND_AFTER_S)
+    older = launching(1, arn="", age_s=limits.RESEND_AFTER_S + 1)
     assert recover.doubtful([recent, older], NOW) == [Resend(older)]
 
 
 def test_a_launch_without_a_task_is_sent_again_however_old_it_is() -> None:
-    ancient = launching(0, age_s=90_000)
+    ancient = launching(0, arn="", age_s=90_000)
     assert recover.doubtful([ancient], NOW) == [Resend(ancient)]
 
 
 def test_a_worker_that_beats_is_left_alone() -> None:
-    assert recover.doubtful([ready(0, silent_s=limits.SILENT_S), launching(1, age_s=299, arn="arn")], NOW) == []
+    assert (
+        recover.doubtful([ready(0, silent_s=limits.SILENT_S), launching(1, age_s=limits.INSPECT_LAUNCHING_S)], NOW)
+        == []
+    )
 
 
 @pytest.mark.parametrize(
     "slot",
     [
         ready(0, silent_s=limits.SILENT_S + 1),
-        launching(0, age_s=limits.SILENT_LAUNCHING_S + 1, arn="arn"),
+        launching(0, age_s=limits.INSPECT_LAUNCHING_S + 1),
         ready(0, missing_since=NOW - 5),
     ],
-    ids=["silent", "silent launching", "missing before"],
+    ids=["silent", "late", "missing before"],
 )
 def test_a_worker_in_doubt_is_looked_at(slot: Slot) -> None:
     assert recover.doubtful([slot], NOW) == [Inspect(slot)]
@@ -121,7 +124,7 @@ def test_a_stopped_task_frees_its_slot() -> None:
 
 
 def test_a_task_that_never_beat_counts_as_a_failed_launch() -> None:
-    (verdict,) = recover.judge(launching(0, arn="arn"), TaskStatus.STOPPED, NOW)
+    (verdict,) = recover.judge(launching(0), TaskStatus.STOPPED, NOW)
     assert isinstance(verdict, Release)
     assert verdict.failed
 
@@ -138,6 +141,11 @@ def test_missing_is_proof_only_after_65_minutes() -> None:
     assert recover.judge(almost, TaskStatus.MISSING, NOW) == []
     (verdict,) = recover.judge(longer, TaskStatus.MISSING, NOW)
     assert isinstance(verdict, Release)
+
+
+def test_a_beat_since_the_note_starts_the_65_minutes_anew() -> None:
+    slot = ready(0, silent_s=500, missing_since=NOW - 9_000)
+    assert recover.judge(slot, TaskStatus.MISSING, NOW) == [Missing(slot, NOW)]
 
 
 def test_a_task_seen_again_starts_the_65_minutes_anew() -> None:
@@ -159,15 +167,33 @@ def test_a_silent_worker_that_was_missing_is_seen_again_and_stopped() -> None:
 
 
 def test_a_launch_has_five_minutes_to_its_first_beat() -> None:
-    assert not recover.silent(launching(0, age_s=limits.SILENT_LAUNCHING_S), NOW)
-    assert recover.silent(launching(0, age_s=limits.SILENT_LAUNCHING_S + 1), NOW)
+    in_time, overdue = launching(0, age_s=limits.SILENT_LAUNCHING_S), launching(0, age_s=limits.SILENT_LAUNCHING_S + 1)
+    assert recover.judge(in_time, TaskStatus.ALIVE, NOW) == []
+    assert recover.judge(overdue, TaskStatus.ALIVE, NOW) == [Stop(overdue, "no beat from this worker")]
+
+
+def test_the_five_minutes_begin_when_the_task_is_known() -> None:
+    resolved_late = launching(0, age_s=9_000, launched_at=NOW - 10)
+    assert not recover.silent(resolved_late, NOW)
+
+
+def test_several_workers_that_fall_silent_at_once_are_given_some_time() -> None:
+    silence = limits.SILENT_S + 1
+    assert recover.all_silent([ready(0, silent_s=silence), ready(1, silent_s=silence + 20), a_slot(2)], NOW)
+    assert not recover.all_silent([ready(0, silent_s=silence), ready(1, silent_s=1)], NOW)
+    assert not recover.all_silent([ready(0, silent_s=2 * limits.SILENT_S)] * 2, NOW)
+    assert not recover.all_silent([ready(0, silent_s=limits.SILENT_S)] * 2, NOW)
+
+
+def test_one_silent_worker_alone_is_given_none() -> None:
+    assert not recover.all_silent([ready(0, silent_s=limits.SILENT_S + 1), launching(1)], NOW)
 
 
 held_slots = st.builds(
     a_slot,
     state=st.sampled_from([SlotState.LAUNCHING, SlotState.READY]),
     arn=st.just("arn"),
-    leased_at=st.floats(0, NOW),
+    launched_at=st.floats(0, NOW),
     seen_at=st.floats(0, NOW),
     missing_since=st.just(0.0) | st.floats(1, NOW),
 )
@@ -186,7 +212,8 @@ def test_a_missing_task_is_never_stopped_and_loses_its_slot_only_after_65_noted_
     verdicts = recover.judge(slot, TaskStatus.MISSING, NOW)
     released = any(isinstance(verdict, Release) for verdict in verdicts)
     assert not any(isinstance(verdict, Stop) for verdict in verdicts)
-    assert released == (slot.missing_since > 0 and NOW - slot.missing_since > limits.MISSING_IS_PROOF_S)
+    noted = slot.missing_since > 0 and slot.seen_at <= slot.missing_since
+    assert released == (noted and NOW - slot.missing_since > limits.MISSING_IS_PROOF_S)
 
 
 # --- what becomes of the job

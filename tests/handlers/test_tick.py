@@ -183,16 +183,94 @@ def test_one_pools_trouble_does_not_stop_the_others(
     assert len(tasks.calls) == 1
 
 
-@pytest.mark.parametrize("word", [TaskStatus.ALIVE, TaskStatus.MISSING])
-def test_a_launch_without_a_first_beat_is_looked_at_after_five_minutes(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, word: TaskStatus
+def test_a_launch_without_a_first_beat_is_asked_about_soon_and_stopped_only_after_minutes(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks
 ) -> None:
     launch(fleet, clock)
-    tasks.words["arn:task/0"] = word
-    clock.sleep(limits.SILENT_LAUNCHING_S - 1)
+    tasks.words["arn:task/0"] = TaskStatus.MISSING
+    clock.sleep(limits.INSPECT_LAUNCHING_S)
     tick.handle(fleet)
-    assert (tasks.stopped, held(fleet).missing_since) == ([], 0)
-    clock.sleep(2)
+    assert held(fleet).missing_since == 0
+    clock.sleep(1)
     tick.handle(fleet)
-    assert bool(tasks.stopped) is (word is TaskStatus.ALIVE)
-    assert bool(held(fleet).missing_since) is (word is TaskStatus.MISSING)
+    assert held(fleet).missing_since == clock.now()
+    tasks.words["arn:task/0"] = TaskStatus.ALIVE
+    tick.handle(fleet)
+    assert tasks.stopped == []
+    clock.sleep(limits.SILENT_LAUNCHING_S)
+    tick.handle(fleet)
+    assert tasks.stopped == ["arn:task/0"]
+
+
+def test_a_launch_that_is_answered_late_gets_its_time_to_beat(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
+    tasks.answers = [Unanswered(Doubt.THROTTLED, "slow down")] * 8
+    launch(fleet, clock)
+    for _ in range(8):
+        clock.sleep(60)
+        tick.handle(fleet)
+    late = fleet.table.slot(tasks.calls[0].slot)
+    assert late is not None
+    assert (late.lease, bool(late.arn)) == (tasks.calls[0], True)
+    assert tasks.stopped == []
+
+
+def test_trouble_with_one_slot_keeps_neither_orphans_nor_the_queue_waiting(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slot = work(fleet, clock)
+    clock.sleep(limits.SILENT_S + 1)
+    orphaned = queue(fleet, clock, "orphan")
+    other = next(slot for slot in fleet.table.slots("default") if not slot.held)
+    assert fleet.table.claim(orphaned, Holder(replace(other.lease, generation=1)), clock.now(), clock.unique())
+
+    def refuse(cluster: str, arns: object) -> dict[str, TaskStatus]:
+        raise PermissionError(f"not allowed to describe {arns} in {cluster}")
+
+    monkeypatch.setattr(tasks, "describe", refuse)
+    tick.handle(fleet)
+    assert status(fleet, "orphan") is JobStatus.QUEUED
+    assert len(tasks.calls) == 2
+    assert [line["step"] for line in lines.of("tick failed")] == ["_look_at_the_doubtful"]
+    doubtful = fleet.table.slot(slot.id)
+    assert doubtful is not None
+    assert doubtful.lease == slot.lease
+
+
+def test_when_no_worker_beats_it_is_the_tables_silence_and_nobody_is_stopped_yet(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+) -> None:
+    for key in ("a", "b"):
+        launch(fleet, clock, key)
+    for slot in fleet.table.slots("default"):
+        assert fleet.table.beat(slot.lease, slot.arn, True, clock.now()) is not None
+    clock.sleep(limits.SILENT_S + 1)
+    tick.handle(fleet)
+    assert tasks.stopped == []
+    clock.sleep(limits.SILENT_S)
+    tick.handle(fleet)
+    assert sorted(tasks.stopped) == ["arn:task/0", "arn:task/1"]
+
+
+def test_a_launch_that_never_gets_an_answer_does_not_keep_its_job_from_another(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+) -> None:
+    tasks.answers = [Unanswered(Doubt.PERMANENT, "no such subnet")]
+    launch(fleet, clock)
+    stuck = tasks.calls[0]
+    for _ in range(limits.SILENT_LAUNCHING_S // 60 + 1):
+        clock.sleep(60)
+        tasks.answers = [Unanswered(Doubt.PERMANENT, "no such subnet")]
+        tick.handle(fleet)
+    assert {lease for lease in tasks.calls if lease != stuck}
+    assert fleet.table.slots("default")[stuck.slot.number].held
+
+
+def test_a_task_that_turns_out_to_live_under_a_freed_slot_is_stopped_and_reported(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+) -> None:
+    launch(fleet, clock)
+    slot = held(fleet)
+    assert fleet.table.release(slot.lease, slot.arn, clock.now(), "proof", 0.0, clock.unique())
+    fleet.launch(slot.lease, slot.launch, 0)
+    assert tasks.stopped == ["arn:task/0"]
+    assert len(lines.of("cap breach")) == 1

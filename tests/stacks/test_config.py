@@ -21,7 +21,6 @@ BAD_POOLS = {
         "assign_public_ip of pool 'default' is false",
     ),
     "no lane": ({"jobs_per_worker": 0}, "jobs_per_worker of pool 'default' is 0"),
-    "no shard": ({"shards": 0}, "shards of pool 'default' is 0"),
     "a sort larger than the worker": ({"sort_threads": 4, "jobs_per_worker": 2}, "is 2048 MB"),
     "a stop timeout that Fargate does not grant": ({"stop_timeout_s": 121}, "stop_timeout_s of pool 'default' is 121"),
     "a stop timeout too short to end a child": ({"stop_timeout_s": 5}, "stop_timeout_s of pool 'default' is 5"),

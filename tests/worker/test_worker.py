@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -278,3 +278,56 @@ def test_a_claim_without_an_answer_does_not_keep_a_draining_worker(
     failing(bench, monkeypatch, "claim", 1, lands)
     assert bench.run(lambda: bench.signals.append(15), nothing, nothing) == "asked to leave"
     assert bench.job().status is JobStatus.QUEUED
+
+
+def test_nothing_is_claimed_before_the_slot_has_vouched_for_its_worker(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(bench, monkeypatch, "beat", 3, lands=False)
+    bench.run(nothing, nothing)
+    assert bench.children.started == []
+    assert bench.job().status is JobStatus.QUEUED
+
+
+def test_a_worker_that_cannot_reach_its_slot_takes_no_further_job(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queue(bench.fleet, bench.clock, "b")
+
+    def cut_off() -> None:
+        failing(bench, monkeypatch, "beat", 1_000, lands=False)
+
+    bench.run(nothing, cut_off, bench.later(limits.SILENT_S + 1), bench.say(DONE), nothing, nothing)
+    assert (bench.job("a").status, bench.job("b").status) == (JobStatus.COMPLETED, JobStatus.QUEUED)
+
+
+def test_a_process_that_cannot_be_started_fails_its_attempt_and_frees_the_lane(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: object) -> None:
+        raise RuntimeError("no more processes")
+
+    monkeypatch.setattr(bench.children, "start", refuse)
+    bench.run(nothing, nothing)
+    job = bench.job()
+    assert (job.status, job.failures, job.holder) == (JobStatus.QUEUED, 1, None)
+
+
+def test_a_job_that_ended_with_the_signal_is_finished_and_not_given_back(bench: Bench) -> None:
+    def both() -> None:
+        bench.signals.append(15)
+        bench.children.started[0].said = DONE
+
+    assert bench.run(nothing, both, nothing) == "asked to leave"
+    assert bench.job().status is JobStatus.COMPLETED
+
+
+def test_an_idle_worker_looks_beyond_entries_that_others_have_taken(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry = bench.job().as_queued
+    stale = [replace(entry, key=f"taken-{n}", rank=f"0{n:03}") for n in range(40)]
+    lagging = sorted([*stale, entry], key=lambda queued: queued.rank)
+    monkeypatch.setattr(bench.table, "queued", lambda _pool, _now, limit: lagging[:limit])
+    bench.run(nothing)
+    assert [child.assignment.workflow_key for child in bench.children.started] == ["a"]

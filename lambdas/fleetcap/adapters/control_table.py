@@ -72,8 +72,8 @@ class DynamoControlTable:
     def lease(self, slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str) -> bool:
         return self._write(keys.lease_write(slot, launch, for_job, strikes, now, op)) is not None
 
-    def launched(self, lease: Lease, arn: str) -> bool:
-        return self._write(keys.launched_write(lease, arn)) is not None
+    def launched(self, lease: Lease, arn: str, now: float) -> bool:
+        return self._write(keys.launched_write(lease, arn, now)) is not None
 
     def beat(self, lease: Lease, arn: str, first: bool, now: float) -> Flags | None:
         item = self._write(keys.beat_write(lease, arn, first, now))

@@ -42,10 +42,11 @@ class Wait:
 
 @dataclass(frozen=True)
 class Backoff:
-    """The pool's launches failed `strikes` times in a row; nothing new before `until`."""
+    """The pool's launches failed `strikes` times in a row, or one has no answer; nothing new before `until`."""
 
     strikes: int
     until: float
+    reason: str = ""
 
 
 def candidates(pool: Pool, slots: Sequence[Slot]) -> list[Slot]:
@@ -53,16 +54,30 @@ def candidates(pool: Pool, slots: Sequence[Slot]) -> list[Slot]:
     return [s for s in slots if s.state is SlotState.EMPTY and not s.retire and s.id.number < pool.cap]
 
 
-def backoff(slots: Sequence[Slot]) -> Backoff:
-    """What the slots remember of failed launches since the last worker that became ready."""
-    last_ready = max((slot.ready_at for slot in slots), default=0.0)
-    failed = [slot for slot in slots if slot.failed_at > last_ready]
-    return Backoff(max((s.strikes for s in failed), default=0), max((s.retry_at for s in failed), default=0.0))
+def backoff(slots: Sequence[Slot], now: float) -> Backoff:
+    """What the slots tell of launches that failed, or have no answer, since the last worker that became ready.
+
+    A launch without an answer is never given up, but while there is one, the next is tried only minutes later: what
+    is wrong with it may well be wrong with all.
+    """
+    forgotten = max((slot.ready_at for slot in slots), default=0.0)
+    failed = [s for s in slots if s.failed_at > max(forgotten, now - limits.STRIKES_REMEMBERED_S)]
+    unanswered = [s for s in slots if unresolved(s, now) and s.leased_at > forgotten]
+    until = [s.retry_at for s in failed] + [s.leased_at + limits.BACKOFF_MAX_S for s in unanswered]
+    strikes = max((s.strikes for s in failed), default=0)
+    reason = f"launches failed {strikes} times in a row" if strikes else "a launch has had no answer yet"
+    return Backoff(max(strikes, min(len(unanswered), 1)), max(until, default=0.0), reason)
+
+
+def unresolved(slot: Slot, now: float) -> bool:
+    """RunTask was sent a while ago, and nobody knows yet what became of it."""
+    waited_s = now - slot.leased_at
+    return slot.state is SlotState.LAUNCHING and not slot.arn and waited_s > limits.RESEND_AFTER_S
 
 
 def retry_at(strikes: int, now: float, jitter: float) -> float:
     """When to launch again after one failure more. `strikes` counts those before; `jitter` is 0 to 1."""
-    delay = min(limits.BACKOFF_FIRST_S * 2.0**strikes, limits.BACKOFF_MAX_S)
+    delay = min(limits.BACKOFF_FIRST_S * 2.0 ** min(strikes, 16), limits.BACKOFF_MAX_S)
     return now + delay * (0.75 + 0.5 * jitter)
 
 
@@ -70,9 +85,9 @@ def full(pool: Pool, slots: Sequence[Slot], now: float) -> Wait | None:
     """Why no slot can be leased whatever is queued, or None."""
     if not candidates(pool, slots):
         return Wait(f"cap full ({sum(s.held for s in slots)} of {pool.cap} slots in use)")
-    pause = backoff(slots)
+    pause = backoff(slots, now)
     if now < pause.until:
-        return Wait(f"launches failed {pause.strikes} times in a row", pause.until)
+        return Wait(pause.reason, pause.until)
     return None
 
 
@@ -86,7 +101,7 @@ def scale(view: View, wanted: Collection[str] | None, most: int) -> list[LeaseFo
     lanes = _Lanes(view)
     leases: list[LeaseFor] = []
     room = min(most, len(candidates(view.pool, view.slots)), limits.LEASES_PER_DECISION)
-    if backoff(view.slots).strikes:
+    if backoff(view.slots, view.now).strikes:
         room = min(room, 1)  # one launch finds out whether capacity is back
     for job in sorted(view.queued, key=lambda job: job.rank):
         if len(leases) >= room:
@@ -114,8 +129,12 @@ class _Lanes:
             free = max(view.pool.jobs_per_worker - busy[slot.lease], 0)
             if slot.state is SlotState.READY:
                 self.ready += free
-            elif slot.state is SlotState.LAUNCHING:
-                self.launching += free - self._promise(slot, waiting, taken)
+            elif slot.state is SlotState.LAUNCHING and not self._overdue(slot):
+                self.launching += max(free - self._promise(slot, waiting, taken), 0)
+
+    def _overdue(self, slot: Slot) -> bool:
+        """A launch that should have beaten long ago may never do so; nobody should wait for it."""
+        return self._now - slot.leased_at > limits.SILENT_LAUNCHING_S
 
     def _promise(self, slot: Slot, waiting: set[str], taken: set[str]) -> int:
         """1 if a lane of this launch is spoken for by the job it was begun for."""
@@ -130,10 +149,10 @@ class _Lanes:
         """Whether a lane serves this job. READY lanes that left it waiting for minutes evidently do not."""
         if job.key in self._promised:
             return True
-        if self.ready and self._now - max(job.queued_at, job.due_at) < limits.UNSERVED_S:
+        if self.ready > 0 and self._now - max(job.queued_at, job.due_at) < limits.UNSERVED_S:
             self.ready -= 1
             return True
-        if self.launching:
+        if self.launching > 0:
             self.launching -= 1
             return True
         return False

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fleetcap import limits
+from fleetcap.decide.capacity import unresolved
 from fleetcap.model import Holder, Job, Pool, Running, Slot, SlotId, SlotState, TaskStatus
 
 
@@ -104,15 +105,22 @@ def doubtful(slots: Iterable[Slot], now: float) -> list[Resend | Inspect]:
 
 def _doubt(slot: Slot, now: float) -> type[Resend] | type[Inspect] | None:
     if not slot.arn:
-        return Resend if now - slot.leased_at > limits.RESEND_AFTER_S else None
-    return Inspect if slot.missing_since or silent(slot, now) else None
+        return Resend if unresolved(slot, now) else None
+    late = slot.state is SlotState.LAUNCHING and now - slot.launched_at > limits.INSPECT_LAUNCHING_S
+    return Inspect if slot.missing_since or late or silent(slot, now) else None
 
 
 def silent(slot: Slot, now: float) -> bool:
-    """No beat for longer than a living worker lets pass. A reason to look, never to release."""
+    """No beat for longer than a living worker lets pass. A reason to stop the task, never to release the slot."""
     if slot.state is SlotState.LAUNCHING:
-        return now - slot.leased_at > limits.SILENT_LAUNCHING_S
+        return now - slot.launched_at > limits.SILENT_LAUNCHING_S
     return now - slot.seen_at > limits.SILENT_S
+
+
+def all_silent(slots: Iterable[Slot], now: float) -> bool:
+    """Several workers, and none has beaten lately: that is the table's silence rather than theirs, for a while."""
+    beats = [slot.seen_at for slot in slots if slot.state is SlotState.READY]
+    return len(beats) > 1 and limits.SILENT_S < now - max(beats) < 2 * limits.SILENT_S
 
 
 def judge(slot: Slot, status: TaskStatus, now: float) -> list[Verdict]:
@@ -120,10 +128,11 @@ def judge(slot: Slot, status: TaskStatus, now: float) -> list[Verdict]:
     if status is TaskStatus.STOPPED:
         return [Release(slot, "ECS says the task has stopped", never_beat(slot))]
     if status is TaskStatus.MISSING:
-        since = slot.missing_since or now
-        if now - since > limits.MISSING_IS_PROOF_S:
+        if not slot.missing_since or slot.seen_at > slot.missing_since:
+            return [Missing(slot, now)]  # the first time, or the first since a beat: an hour begins
+        if now - slot.missing_since > limits.MISSING_IS_PROOF_S:
             return [Release(slot, "ECS has not known the task for more than an hour", never_beat(slot))]
-        return [] if slot.missing_since else [Missing(slot, now)]
+        return []
     seen_again: list[Verdict] = [Missing(slot, 0.0)] if slot.missing_since else []
     stop: list[Verdict] = [Stop(slot, "no beat from this worker")] if silent(slot, now) else []
     return seen_again + stop
