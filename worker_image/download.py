@@ -8,11 +8,12 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import urllib3
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
+from fleetcap.sources import https_host
 from worker_image.errors import TransientError
 from worker_image.processors.base import InputError
 
@@ -140,15 +141,14 @@ class Downloader:
 
     def _allowed_host(self, address: str) -> str:
         """The address's host, after the checks that stand between a request and whatever a worker could reach."""
-        try:
-            parts = urlsplit(address)
-            host = (parts.hostname or "") + (f":{parts.port}" if parts.port not in {None, 443} else "")
-        except ValueError:
-            raise InputError("the source's address cannot be read") from None
-        if parts.scheme != "https":
+        if not address.startswith("https:"):
             raise InputError("the source redirects to an address that is not https")
-        if parts.username is not None or host not in self._hosts:
-            raise InputError(f"the host {host or '(none)'} is not among the allowed source hosts")
+        try:
+            host = https_host(address)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        if host not in self._hosts:
+            raise InputError(f"the host {host} is not among the allowed source hosts")
         return host
 
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Collection
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     BaseModel,
@@ -25,9 +23,9 @@ from pydantic import (
 from fleetcap import limits
 from fleetcap.catalog import PROCESSORS, processor_for
 from fleetcap.model import Request, Submission
+from fleetcap.sources import file_name, https_host, is_s3
 
 _SEGMENT: Final = r"[A-Za-z0-9][A-Za-z0-9._=@+-]{0,127}"
-_S3_SOURCE: Final = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^\x00-\x1f\x7f]+")
 _MD5: Final = r"^[0-9a-f]{32}$"
 
 Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
@@ -40,6 +38,11 @@ _PATTERNS_IN_WORDS: Final = {
     "pool": "must be a small letter followed by small letters, digits and -",
     "md5": "must be 32 small hex digits",
 }
+
+
+_PARAMS_IN_WORDS: Final = (
+    "must map names of letters, digits, _ and - to true, false, numbers, or strings of at most 1,024 characters"
+)
 
 
 class Rejected(Exception):
@@ -75,7 +78,9 @@ class Message(BaseModel):
         default=None, description="The source's MD5 in 32 lower-case hex digits; a source that differs is refused."
     )
     params: Annotated[dict[Name, Value], Field(max_length=limits.PARAMS_MAX)] = Field(
-        default_factory=dict, description="Settings of the processor."
+        default_factory=dict,
+        description="Settings of the processor.",
+        json_schema_extra={"additionalProperties": False},
     )
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=limits.ATTEMPTS_LIMIT)] = Field(
         default=limits.MAX_ATTEMPTS, description="How often a job that fails by itself is tried in all."
@@ -86,18 +91,20 @@ class Message(BaseModel):
 
     @model_validator(mode="after")
     def _source_and_processor(self) -> Self:
-        parts = urlsplit(self.source)
-        if parts.scheme == "s3" and not _S3_SOURCE.fullmatch(self.source):
+        if self.source.startswith("https:"):
+            try:
+                https_host(self.source)
+            except ValueError as error:
+                raise ValueError(f"source: {error}") from None
+        elif not is_s3(self.source):
             raise ValueError("source: an S3 source reads s3://bucket/key")
-        if parts.scheme == "https" and (not parts.hostname or parts.username or parts.password):
-            raise ValueError("source: an https source names a host and no user")
-        if self.processor is None and processor_for(parts.path) is None:
+        if self.processor is None and processor_for(file_name(self.source)) is None:
             raise ValueError(f"processor: none takes a file named like this; name one of {', '.join(PROCESSORS)}")
         return self
 
     def request(self) -> Request:
         """The part of the message that the worker acts on."""
-        derived = processor_for(urlsplit(self.source).path)
+        derived = processor_for(file_name(self.source))
         processor = self.processor or (derived.name if derived else "")
         return Request(self.source, processor, self.md5 or "", self.params, self.max_attempts, self.timeout_s)
 
@@ -112,7 +119,7 @@ class Message(BaseModel):
 
 def submission(body: str, sent_at: float, pools: Collection[str], source_hosts: Collection[str]) -> Submission:
     """Read one message. Raises Rejected with the reason if it can never run on these pools and hosts."""
-    if len(body.encode()) > limits.REQUEST_MAX_BYTES:
+    if len(body.encode(errors="replace")) > limits.REQUEST_MAX_BYTES:
         raise Rejected(f"the message is larger than {limits.REQUEST_MAX_BYTES:,} bytes")
     try:
         message = Message.model_validate_json(body)
@@ -120,8 +127,7 @@ def submission(body: str, sent_at: float, pools: Collection[str], source_hosts: 
         raise Rejected(_sentence(error)) from None
     if message.pool not in pools:
         raise Rejected(f"pool: there is no pool {message.pool!r}; the pools are {', '.join(sorted(pools))}")
-    host = urlsplit(message.source).hostname
-    if message.source.startswith("https:") and host not in source_hosts:
+    if message.source.startswith("https:") and (host := https_host(message.source)) not in source_hosts:
         raise Rejected(f"source: the host {host} is not on the allow-list (source_hosts)")
     return Submission(message.key(), message.pool, message.priority, message.request(), sent_at)
 
@@ -135,8 +141,8 @@ def _sentence(error: ValidationError) -> str:
         return f"{where[:64]}: no such field; the fields are {', '.join(Message.model_fields)}"
     if first["type"] == "string_pattern_mismatch":
         text = _PATTERNS_IN_WORDS.get(where, text)
-    if first["loc"][:1] == ("params",):
-        where, text = "params", "must map names to strings, numbers, true or false"
+    if first["loc"][:1] == ("params",) and where != "params":
+        where, text = "params", _PARAMS_IN_WORDS
     return (f"{where}: {text}" if where else text)[: limits.ERROR_MAX_CHARS]
 
 

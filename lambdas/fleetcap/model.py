@@ -47,7 +47,7 @@ class SlotId:
     def parse(cls, text: str) -> SlotId:
         """Read `pool/number`. Raises ValueError on anything else."""
         pool, slash, number = text.rpartition("/")
-        if not (slash and pool and number.isdecimal()):
+        if not (slash and pool and "/" not in pool and number.isdecimal()):
             raise ValueError(f"{text!r} is not a slot: it must read pool/number")
         return cls(pool, int(number))
 

@@ -173,6 +173,8 @@ WIRE_ERRORS: Final[dict[str, tuple[int, str, Doubt]]] = {
     "throttle": (400, '{"__type":"ThrottlingException","message":"Rate exceeded"}', Doubt.THROTTLED),
     "server": (500, '{"__type":"ServerException","message":"try again"}', Doubt.UNKNOWN),
     "proxy": (503, "<html>Service Unavailable</html>", Doubt.UNKNOWN),
+    "half an answer": (200, '{"tasks":[{"taskA', Doubt.UNKNOWN),
+    "no answer": (200, "{}", Doubt.UNKNOWN),
     "empty": (504, "", Doubt.UNKNOWN),
     "conflict": (400, '{"__type":"ConflictException","message":"in use"}', Doubt.UNKNOWN),
     "conflict, no names": (400, '{"__type":"ConflictException","resourceIds":[]}', Doubt.UNKNOWN),

@@ -31,7 +31,7 @@ class EcsTasks:
             return decide.refused(details["Code"], details["Message"], resource_ids)
         except BotoCoreError as error:
             return Unanswered(Doubt.UNKNOWN, f"{type(error).__name__}: {error}")
-        return decide.answered(answer["tasks"], answer["failures"])
+        return decide.answered(answer.get("tasks", []), answer.get("failures", []))
 
     def stop(self, cluster: str, arn: str, why: str) -> None:
         try:
