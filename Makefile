@@ -27,7 +27,7 @@ setup: $(READY)  ## install everything into .venv
 
 JOBS ?= 24
 CAP ?= 16
-COLD_START_S ?= 2
+COLD_START_S ?= 1
 FILES ?=
 demo: $(READY)  ## a burst of real files through the exact cap (JOBS= CAP= COLD_START_S= FILES=)
 	@fleetcap demo --jobs $(JOBS) --cap $(CAP) --cold-start-s $(COLD_START_S) $(FILES)

@@ -37,7 +37,7 @@ def demo(
     files: Annotated[list[Path] | None, typer.Argument(help="BAM and SAM files; made up where none are given.")] = None,
     jobs: Annotated[int, typer.Option(min=1, max=1000, help="How many sample files to make.")] = 24,
     cap: Annotated[int, typer.Option(min=1, max=256, help="How many workers may live at once.")] = 16,
-    cold_start_s: Annotated[float, typer.Option(min=0, max=600, help="Seconds that a task takes to start.")] = 2.0,
+    cold_start_s: Annotated[float, typer.Option(min=0, max=600, help="Seconds that a task takes to start.")] = 1.0,
     reads: Annotated[int, typer.Option(min=1, help="Reads in each sample file.")] = 100_000,
     timeout_s: Annotated[float, typer.Option(min=1, help="Give up after this many seconds.")] = 900.0,
     picture: Annotated[Path | None, typer.Option(help="Save the view at its busiest moment as an SVG.")] = None,

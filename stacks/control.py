@@ -202,7 +202,8 @@ class Control(Stack):
             event_pattern=events.EventPattern(
                 source=["aws.ecs"],
                 detail_type=["ECS Task State Change"],
-                detail={"clusterArn": [self._worker.cluster.cluster_arn]},
+                # A slot changes hands on proof that its task is gone; readiness is a write by the worker, not an event.
+                detail={"clusterArn": [self._worker.cluster.cluster_arn], "lastStatus": ["STOPPED"]},
             ),
             targets=[targets.SqsQueue(arrivals, dead_letter_queue=dead_letters)],
         )

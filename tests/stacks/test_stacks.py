@@ -184,7 +184,8 @@ def test_task_events_of_our_cluster_reach_a_queue_and_are_kept_when_they_cannot(
     pattern, (target,) = rule["EventPattern"], rule["Targets"]
 
     assert (pattern["source"], pattern["detail-type"]) == (["aws.ecs"], ["ECS Task State Change"])
-    assert list(pattern["detail"]) == ["clusterArn"]
+    assert list(pattern["detail"]) == ["clusterArn", "lastStatus"]
+    assert pattern["detail"]["lastStatus"] == ["STOPPED"]
     assert target["Arn"]["Fn::GetAtt"][0].startswith("Events")
     assert target["DeadLetterConfig"]["Arn"]["Fn::GetAtt"][0].startswith("EventDeadLetters")
 
