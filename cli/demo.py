@@ -104,7 +104,7 @@ class _Maker:
     """The input files: the user's own, or samples made in a process beside everything else."""
 
     def __init__(self, plan: Plan) -> None:
-        self._given = [Path(file) for file in plan.files]
+        self._given = list(plan.files)
         self._folder = plan.state / "samples"
         for file in self._given:
             if catalog.processor_for(file.name) is None or not file.is_file():

@@ -28,7 +28,12 @@ app = typer.Typer(
 local_app = typer.Typer(help="The embedded cloud: an AWS of processes on this machine.", no_args_is_help=True)
 app.add_typer(local_app, name="local")
 
-STATE = Path(".fleetcap")
+
+def state() -> Path:
+    """Where this command keeps what it knows between calls: below the folder it is called in."""
+    return Path(".fleetcap").resolve()
+
+
 Name = Annotated[str, typer.Option(help="Which embedded cloud; several can be up side by side.")]
 
 
@@ -44,7 +49,7 @@ def demo(
 ) -> None:
     """Run a burst of real files through the exact cap, and verify every result."""
     plan = demo_story.Plan(
-        jobs, cap, cold_start_s, reads, files or [], STATE / "demo", Path("demo-out"), timeout_s, picture
+        jobs, cap, cold_start_s, reads, files or [], state() / "demo", Path("demo-out"), timeout_s, picture
     )
     sys.exit(demo_story.run(plan, Console()))
 
@@ -62,7 +67,7 @@ def up(
     cold_start_s: Annotated[float, typer.Option(min=0, max=600, help="Seconds that a task takes to start.")] = 2.0,
 ) -> None:
     """Start an embedded cloud, deploy the stacks into it, and keep it up until Ctrl-C or `down`."""
-    directory = STATE / "local" / name
+    directory = state() / "local" / name
     console = Console(stderr=True)
     synth = Synth({"pools": [{"name": "default", "cap": cap}]}, directory / "synth")
     stop = threading.Event()
@@ -83,14 +88,14 @@ def up(
 @local_app.command()
 def down(name: Name = "default") -> None:
     """End an embedded cloud and everything that it started."""
-    ended = local_cloud.shut_down(STATE / "local" / name)
+    ended = local_cloud.shut_down(state() / "local" / name)
     typer.echo(f"The embedded cloud {name} is down." if ended else f"No embedded cloud {name} was up.")
 
 
 @local_app.command()
 def env(name: Name = "default") -> None:
     """Print export lines, so that any AWS client talks to the embedded cloud."""
-    directory = STATE / "local" / name
+    directory = state() / "local" / name
     variables = local_cloud.attach(directory).environment()
     outputs = json.loads((directory / "outputs.json").read_text())
     variables["FLEETCAP_INTAKE_QUEUE_URL"] = outputs["IntakeQueueUrl"]

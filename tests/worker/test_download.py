@@ -124,7 +124,7 @@ def test_a_redirect_to_anywhere_else_is_refused(server: str, tmp_path: Path, tar
 
 def test_an_allowed_host_does_not_allow_its_other_ports_or_a_name_in_front(server: str, tmp_path: Path) -> None:
     for address in (f"https://{server}@evil.example/x", f"https://user@{server}/file", "https://127.0.0.1/x"):
-        with pytest.raises(InputError, match="not among the allowed|names a host and no user"):
+        with pytest.raises(InputError, match=r"not among the allowed|names a host and no user"):
             Downloader(None, [server]).fetch(address, "", tmp_path / "x", print)  # type: ignore[arg-type]
 
 
