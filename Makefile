@@ -35,11 +35,12 @@ demo: $(READY)  ## a burst of real files through the exact cap (JOBS= CAP= COLD_
 	@fleetcap demo --jobs $(JOBS) --cap $(CAP) --cold-start-s $(COLD_START_S) $(FILES)
 
 test: check  ## everything: style, types, all tests
-	pytest -q tests
+	pytest -q -n 2 -m "not cloud" tests
+	pytest -q -m cloud tests
 
 quick: $(READY)  ## the two-minute inner loop: style, types, tests without the embedded cloud
 	ruff check . && ruff format --check . && mypy
-	pytest -q -m "not cloud" tests
+	pytest -q -n 2 -m "not cloud" tests
 
 check: $(READY)  ## style, types, import direction, the template
 	ruff check .

@@ -238,11 +238,15 @@ def shut_down(directory: Path) -> bool:
     try:
         launcher = psutil.Process(json.loads((directory / "cloud.json").read_text())["launcher_pid"])
     except (FileNotFoundError, psutil.NoSuchProcess):
+        (directory / "cloud.json").unlink(missing_ok=True)
         return sweep(directory) > 0
     if _holds_lock(directory):  # else the process id is a dead launcher's and may be anybody's by now
         launcher.terminate()
-        psutil.wait_procs([launcher], timeout=2 * STOP_S)
+        give_up_at = time.monotonic() + 2 * STOP_S
+        while _holds_lock(directory) and time.monotonic() < give_up_at:
+            time.sleep(0.05)
     sweep(directory)
+    (directory / "cloud.json").unlink(missing_ok=True)
     return True
 
 

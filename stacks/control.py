@@ -96,7 +96,7 @@ class Control(Stack):
             retention=logs.RetentionDays[LOG_RETENTION_DAYS[config.log_retention_days]],
             removal_policy=RemovalPolicy.DESTROY,
         )
-        rights = (*self._lease_and_launch(), *may_log(log_group), *grants)
+        rights = (*self._lease_and_launch(), may_log(log_group), *grants)
         role = service_role(self, f"{part}Role", "lambda.amazonaws.com", *rights)
         return lambda_.Function(
             self,

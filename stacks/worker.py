@@ -144,7 +144,7 @@ class Worker(Stack):
             allow(
                 ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], *repositories
             ),
-            *may_log(self.log_group),
+            may_log(self.log_group),
         )
 
     def _task_definition(self, pool: PoolConfig, config: Config, state: State) -> ecs.FargateTaskDefinition:
@@ -208,18 +208,15 @@ def service_role(scope: Construct, name: str, service: str, *statements: iam.Pol
     )
 
 
-def may_log(group: logs.LogGroup) -> list[iam.PolicyStatement]:
-    """Write to one log group. CreateLogStream is judged on the group, whose ARN stands with and without `:*`."""
+def may_log(group: logs.LogGroup) -> iam.PolicyStatement:
+    """Write to one log group. Its ARN is given with `:*`, as AWS judges it, and without, as the emulator does."""
     bare = Stack.of(group).format_arn(
         service="logs",
         resource="log-group",
         resource_name=group.log_group_name,
         arn_format=ArnFormat.COLON_RESOURCE_NAME,
     )
-    return [
-        allow(["logs:CreateLogStream"], bare),
-        allow(["logs:CreateLogStream", "logs:PutLogEvents"], group.log_group_arn),
-    ]
+    return allow(["logs:CreateLogStream", "logs:PutLogEvents"], group.log_group_arn, bare)
 
 
 def allow(actions: list[str], *resources: str, when: dict[str, dict[str, str]] | None = None) -> iam.PolicyStatement:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]
@@ -319,3 +320,8 @@ def test_what_the_schema_refuses_is_refused(body: dict[str, Any], source: object
     message = {**body, "source": source}
     if not jsonschema.Draft202012Validator(json_schema()).is_valid(message):
         assert reason(message)
+
+
+def test_the_schema_in_the_docs_is_the_one_that_is_enforced() -> None:
+    published = Path(__file__).parent.parent / "docs" / "message.schema.json"
+    assert json.loads(published.read_text()) == json_schema()

@@ -112,21 +112,22 @@ def ended(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.usefixtures("ended")
 def test_two_clouds_stand_side_by_side_and_any_client_talks_to_them(tmp_path: Path) -> None:
     clouds = [Up(tmp_path, name) for name in ("one", "two")]
-    tables = set()
+    queues = set()
     for name in ("one", "two"):
         lines = fleetcap(tmp_path, "local", "env", "--name", name).stdout.splitlines()
         variables = dict(line.removeprefix("export ").split("=", 1) for line in lines)
         client = boto3.client(
-            "dynamodb",
+            "sqs",
             endpoint_url=variables["AWS_ENDPOINT_URL"],
             verify=variables["AWS_CA_BUNDLE"],
             region_name=variables["AWS_REGION"],
             aws_access_key_id=variables["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=variables["AWS_SECRET_ACCESS_KEY"],
         )
-        tables.update(client.list_tables()["TableNames"])
+        assert client.get_queue_attributes(QueueUrl=variables["FLEETCAP_INTAKE_QUEUE_URL"])["Attributes"]
         client.close()
-    assert len(tables) == 2
+        queues.add(variables["FLEETCAP_INTAKE_QUEUE_URL"])
+    assert len(queues) == 2
     listening = {
         connection.laddr.ip
         for process in started_by(tmp_path)

@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -34,6 +35,46 @@ def test_a_worker_killed_in_the_middle_of_a_job_sends_it_to_another_that_complet
     assert job.holder != first.holder
     assert not psutil.pid_exists(task["pid"])
     assert stage.client.meter("two").peak_live_tasks <= 2
+
+
+def test_a_worker_that_is_stopped_gives_its_job_back_and_leaves_in_order(stage: Stage) -> None:
+    [source] = stage.sources(1, reads=60_000)
+    stage.client.send([{"source": source, "workflow_key": "drained/1", "pool": "two"}])
+    stage.until(lambda: (job := stage.job("drained/1")) and job.status is JobStatus.RUNNING, "the job runs")
+    first = stage.job("drained/1")
+    assert first is not None
+    assert first.holder is not None
+    slot = stage.client.table.slot(first.holder.lease.slot)
+    assert slot is not None
+    ecs = stage.client.cloud.client("ecs")
+
+    ecs.stop_task(cluster=stage.client.outputs["ClusterArn"], task=slot.arn, reason="a test")
+    [job] = stage.until_ended(["drained/1"])
+
+    assert (job.status, job.attempt, job.interruptions, job.failures) == (JobStatus.COMPLETED, 2, 1, 0)
+
+    def task() -> dict[str, Any]:
+        return dict(ecs.describe_tasks(cluster=stage.client.outputs["ClusterArn"], tasks=[slot.arn])["tasks"][0])
+
+    stage.until(lambda: task()["lastStatus"] == "STOPPED", "the task has stopped")
+    described = task()
+    assert (described["stopCode"], described["containers"][0]["exitCode"]) == ("UserInitiated", 0)
+
+
+def test_a_workers_lines_are_in_its_log_group(stage: Stage) -> None:
+    [source] = stage.sources(1)
+    stage.client.send([{"source": source, "workflow_key": "logged/1"}])
+    [job] = stage.until_ended(["logged/1"])
+    logs = stage.client.cloud.client("logs")
+    groups = [group["logGroupName"] for group in logs.describe_log_groups()["logGroups"]]
+    [group] = [name for name in groups if "Worker" in name]
+
+    def lines() -> list[str]:
+        pages = logs.get_paginator("filter_log_events").paginate(logGroupName=group)
+        return [event["message"] for page in pages for event in page["events"] if job.id in event["message"]]
+
+    stage.until(lambda: any('"claimed"' in line for line in lines()), "the claim in the worker's log")
+    stage.until(lambda: any('"ended"' in line for line in lines()), "the end in the worker's log")
 
 
 def test_the_tick_runs_by_itself_every_minute(stage: Stage) -> None:
@@ -70,7 +111,6 @@ def record(body: object) -> dict[str, object]:
     [
         ("dynamodb:GetItem", {"source": "s3://b-1/x.bam", "workflow_key": "denied/get", "pool": "one"}),
         ("dynamodb:PutItem", {"source": "s3://b-1/x.bam", "workflow_key": "denied/put", "pool": "one"}),
-        ("dynamodb:Query", {"source": "s3://b-1/x.bam", "workflow_key": "denied/query", "pool": "one"}),
         ("s3:GetObject", {"source": "s3://b-1/x.bam", "workflow_key": "denied/head", "pool": "one"}),
         ("sqs:SendMessage", "no job"),
     ],
@@ -81,6 +121,20 @@ def test_a_decider_with_one_permission_less_fails_and_says_so(stage: Stage, acti
         assert stage.invoke("IntakeFunctionName", event) == {"batchItemFailures": [{"itemIdentifier": "m"}]}
     assert stage.invoke("IntakeFunctionName", event) == {"batchItemFailures": []}
     stage.until_ended([body["workflow_key"]] if isinstance(body, dict) else [])
+
+
+def test_a_decider_that_cannot_ask_for_capacity_keeps_the_job_for_the_tick(stage: Stage) -> None:
+    [source] = stage.sources(1)
+    drain(stage, "one")
+    message = {"source": source, "workflow_key": "denied/query", "pool": "one"}
+    with without(stage, "IntakeFunctionName", "dynamodb:Query"):
+        answer = stage.invoke("IntakeFunctionName", {"Records": [record(message)]})
+    assert answer == {"batchItemFailures": []}
+    assert "dynamodb:Query" in str(stage.lines("IntakeFunctionName", "not scaled")[-1]["error"])
+    assert not any(slot.held for slot in stage.client.table.slots("one"))
+    stage.invoke("TickFunctionName", {})
+    [job] = stage.until_ended(["denied/query"])
+    assert job.status is JobStatus.COMPLETED
 
 
 def test_a_launch_that_is_not_permitted_keeps_its_slot_and_says_why(stage: Stage) -> None:

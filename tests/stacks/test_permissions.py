@@ -17,16 +17,16 @@ intake task_state tick   | ecs: TagResource                               | task
 intake task_state tick   | iam: PassRole                                  | TaskRole                         | iam:PassedToService is ecs-tasks.amazonaws.com
 intake task_state tick   | iam: PassRole                                  | ExecutionRole                    | iam:PassedToService is ecs-tasks.amazonaws.com
 intake                   | logs: CreateLogStream PutLogEvents             | IntakeLogs                       |
-intake                   | logs: CreateLogStream                          | log-group:IntakeLogs             |
+intake                   | logs: CreateLogStream PutLogEvents             | log-group:IntakeLogs             |
 intake                   | sqs: DeleteMessage GetQueueAttributes ReceiveMessage | queue Intake               |
 intake                   | sqs: SendMessage                               | queue Rejected                   |
 intake                   | s3: GetObject                                  | Cache/*                          |
 intake                   | s3: ListBucket                                 | Cache                            |
 task_state               | logs: CreateLogStream PutLogEvents             | TaskStateLogs                    |
-task_state               | logs: CreateLogStream                          | log-group:TaskStateLogs          |
+task_state               | logs: CreateLogStream PutLogEvents             | log-group:TaskStateLogs          |
 task_state               | sqs: DeleteMessage GetQueueAttributes ReceiveMessage | queue Events               |
 tick                     | logs: CreateLogStream PutLogEvents             | TickLogs                         |
-tick                     | logs: CreateLogStream                          | log-group:TickLogs               |
+tick                     | logs: CreateLogStream PutLogEvents             | log-group:TickLogs               |
 tick                     | ecs: DescribeTasks StopTask                    | task/Cluster/*                   |
 schedule                 | lambda: InvokeFunction                         | function Tick                    |
 task                     | dynamodb: GetItem UpdateItem                   | ControlTable                     |
@@ -38,7 +38,7 @@ task                     | s3: ListBucket                                 | Inpu
 execution                | ecr: GetAuthorizationToken                     | *                                |
 execution                | ecr: BatchCheckLayerAvailability BatchGetImage GetDownloadUrlForLayer | repository/cdk-assets |
 execution                | logs: CreateLogStream PutLogEvents             | Logs                             |
-execution                | logs: CreateLogStream                          | log-group:Logs                   |
+execution                | logs: CreateLogStream PutLogEvents             | log-group:Logs                   |
 """  # noqa: E501 - a table is read by its columns
 
 ANY_RESOURCE = {"ecr:GetAuthorizationToken": "a registry has one token, AWS offers no narrower resource"}
