@@ -56,8 +56,10 @@ class Fleet:
 
     def _lease_all(self, pool: Pool, slots: Sequence[Slot], leases: Sequence[capacity.LeaseFor]) -> bool:
         """Carry the leases out. False: every candidate of one was taken meanwhile, so the slots must be read again."""
+        candidates = capacity.candidates(pool, slots)
+        strikes = capacity.backoff(slots, self.clock.now()).strikes
         for decision in leases:
-            leased = self._lease(pool, slots, decision)
+            leased = self._lease(pool, candidates, decision, strikes)
             if leased is None:
                 return False
             if isinstance(leased, NotStarted):
@@ -79,10 +81,10 @@ class Fleet:
         queued.update((job.key, job) for job in wanted or () if job.due_at <= now)
         return capacity.View(pool, slots, list(queued.values()), self.table.running(pool), now)
 
-    def _lease(self, pool: Pool, slots: Sequence[Slot], decision: capacity.LeaseFor) -> LaunchAnswer | None:
-        """Take any EMPTY slot for the job and launch there. None: every candidate was taken meanwhile."""
-        strikes = capacity.backoff(slots, self.clock.now()).strikes
-        candidates = capacity.candidates(pool, slots)
+    def _lease(
+        self, pool: Pool, candidates: list[Slot], decision: capacity.LeaseFor, strikes: int
+    ) -> LaunchAnswer | None:
+        """Take any of the candidates, using them up on the way, and launch there. None: all were taken meanwhile."""
         while candidates:
             slot = candidates.pop(int(self.clock.uniform(0, len(candidates))) % len(candidates))
             request = launch.request(pool, slot.lease, keys.ENV_LEASE)
@@ -112,8 +114,8 @@ class Fleet:
         """A launch that its worker's first beat overtook is well; a task under a slot that was freed must not live."""
         slot = self.table.slot(lease.slot)
         if slot and slot.generation > lease.generation:
-            self.log("cap breach", lease=str(lease), arn=arn, why="the launch was answered after its slot was freed")
-            self.tasks.stop(launch.cluster_of(request), arn, "its slot was freed before it started")
+            self.log("late answer", lease=str(lease), arn=arn, why="the slot was freed before RunTask answered")
+            self.tasks.stop(launch.cluster_of(request), arn, "its slot was freed before RunTask answered")
 
     def resend(self, slot: Slot) -> Slot:
         """Learn the task of a launch whose sender did not record it; the slot as it is then."""

@@ -11,21 +11,28 @@ from typing import Any
 import psutil
 import pytest
 
-from fleetcap.model import JobStatus, SlotState
+from fleetcap.model import Job, JobStatus, Slot, SlotState
 from tests.e2e.conftest import Stage
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(300)]
 
 
+def running(stage: Stage, message: dict[str, str]) -> tuple[Job, Slot]:
+    """Send a message and wait until its job runs; the job, and the slot of its worker."""
+    key = message["workflow_key"]
+    stage.client.send([message])
+    stage.until(lambda: (job := stage.job(key)) and job.status is JobStatus.RUNNING, "the job runs")
+    job = stage.job(key)
+    assert job is not None
+    assert job.holder is not None
+    slot = stage.client.table.slot(job.holder.lease.slot)
+    assert slot is not None
+    return job, slot
+
+
 def test_a_worker_killed_in_the_middle_of_a_job_sends_it_to_another_that_completes_it(stage: Stage) -> None:
     [source] = stage.sources(1, reads=60_000)
-    stage.client.send([{"source": source, "workflow_key": "killed/1", "pool": "two"}])
-    stage.until(lambda: (job := stage.job("killed/1")) and job.status is JobStatus.RUNNING, "the job runs")
-    first = stage.job("killed/1")
-    assert first is not None
-    assert first.holder is not None
-    slot = stage.client.table.slot(first.holder.lease.slot)
-    assert slot is not None
+    first, slot = running(stage, {"source": source, "workflow_key": "killed/1", "pool": "two"})
     [task] = [task for task in stage.client.tasks() if task["arn"] == slot.arn]
 
     stage.client.kill(slot.arn)
@@ -39,13 +46,7 @@ def test_a_worker_killed_in_the_middle_of_a_job_sends_it_to_another_that_complet
 
 def test_a_worker_that_is_stopped_gives_its_job_back_and_leaves_in_order(stage: Stage) -> None:
     [source] = stage.sources(1, reads=60_000)
-    stage.client.send([{"source": source, "workflow_key": "drained/1", "pool": "two"}])
-    stage.until(lambda: (job := stage.job("drained/1")) and job.status is JobStatus.RUNNING, "the job runs")
-    first = stage.job("drained/1")
-    assert first is not None
-    assert first.holder is not None
-    slot = stage.client.table.slot(first.holder.lease.slot)
-    assert slot is not None
+    _, slot = running(stage, {"source": source, "workflow_key": "drained/1", "pool": "two"})
     ecs = stage.client.cloud.client("ecs")
 
     ecs.stop_task(cluster=stage.client.outputs["ClusterArn"], task=slot.arn, reason="a test")

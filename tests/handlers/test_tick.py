@@ -273,4 +273,4 @@ def test_a_task_that_turns_out_to_live_under_a_freed_slot_is_stopped_and_reporte
     assert fleet.table.release(slot.lease, slot.arn, clock.now(), "proof", 0.0, clock.unique())
     fleet.launch(slot.lease, slot.launch, 0)
     assert tasks.stopped == ["arn:task/0"]
-    assert len(lines.of("cap breach")) == 1
+    assert len(lines.of("late answer")) == 1
