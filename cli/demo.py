@@ -6,6 +6,7 @@ Told in order: prepare (files, template, cloud) → deploy → upload → burst 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -60,14 +61,13 @@ class Verified:
 def run(plan: Plan, console: Console) -> int:
     """Run the demo; the exit code. Whatever was started is stopped, however this ends."""
     shutil.rmtree(plan.state / "samples", ignore_errors=True)
-    shutil.rmtree(plan.state / "synth", ignore_errors=True)
     shutil.rmtree(plan.results, ignore_errors=True)
     config = {"pools": [{"name": "default", "cap": plan.cap}], "intake_batch_size": 1}
     maker = _Maker(plan)
     with ExitStack() as started:
         maker.start()
         started.callback(maker.cancel)
-        synth = Synth(config, plan.state / "synth")
+        synth = Synth(config)
         started.callback(synth.cancel)
         with Cloud(plan.state / "cloud", plan.cold_start_s) as cloud:
             with _step(console, "template synthesized from the CDK app"):
@@ -78,7 +78,7 @@ def run(plan: Plan, console: Console) -> int:
                 files = maker.files()
             with _step(console, "uploaded to the input bucket"):
                 sources = client.upload(files)
-            last, busiest = _burst(plan, client, sources, console)
+            last, busiest = _burst(plan, client, files, sources, console)
             with _step(console, "results fetched and verified"):
                 verified = _fetch_and_verify(client, plan, files, last)
             meter = client.meter()
@@ -89,6 +89,11 @@ def run(plan: Plan, console: Console) -> int:
     if plan.picture:
         view.save_picture(plan.picture, busiest, summary, trouble)
     return 1 if trouble else 0
+
+
+def _key(file: Path) -> str:
+    """The workflow key of a file: its name without its ending, in the letters that a key may hold."""
+    return "demo/" + (re.sub(r"[^A-Za-z0-9._=@+-]", "-", file.stem).strip("._=@+-")[:120] or "file")
 
 
 @contextmanager
@@ -111,8 +116,10 @@ class _Maker:
                 taken = ", ".join(suffix for p in catalog.PROCESSORS.values() for suffix in p.suffixes)
                 raise CloudError(f"{file} cannot be a job: it must be an existing file that ends in {taken}.")
         self.names = [file.name for file in self._given] or [f"sample-{n:02d}.bam" for n in range(plan.jobs)]
-        if len(set(self.names)) < len(self.names):
-            raise CloudError("Two of the files have the same name; results are kept by name, so rename one.")
+        if len({_key(Path(name)) for name in self.names}) < len(self.names):
+            raise CloudError(
+                "Two of the files have the same name but for its ending; results are kept by it: rename one."
+            )
         self._arguments = [str(self._folder), str(plan.jobs), str(plan.reads)]
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -142,9 +149,11 @@ class _Maker:
             self._process.communicate()
 
 
-def _burst(plan: Plan, client: Client, sources: Sequence[str], console: Console) -> tuple[Snapshot, Snapshot]:
+def _burst(
+    plan: Plan, client: Client, files: Sequence[Path], sources: Sequence[str], console: Console
+) -> tuple[Snapshot, Snapshot]:
     """Send every message at once and watch until all have ended; the last look, and the busiest."""
-    keys = [f"demo/{Path(source).name}" for source in sources]
+    keys = [_key(file) for file in files]
     began = time.time()
     client.send([{"source": s, "workflow_key": key} for s, key in zip(sources, keys, strict=True)])
     onlooker = Onlooker(client, Pool("default", plan.cap), keys, began)
@@ -167,13 +176,13 @@ def _burst(plan: Plan, client: Client, sources: Sequence[str], console: Console)
 
 
 def _fetch_and_verify(client: Client, plan: Plan, files: Sequence[Path], last: Snapshot) -> list[Verified]:
-    inputs = {f"demo/{file.name}": file for file in files}
+    inputs = {_key(file): file for file in files}
     pairs: list[tuple[str, Path, Path]] = []
     for job in last.with_status(JobStatus.COMPLETED):
         for artifact in job.artifacts:
-            name = f"{Path(job.key).stem}.{artifact.rpartition('/')[2]}"
+            name = f"{inputs[job.key].stem}.{artifact.rpartition('/')[2]}"
             client.download(artifact, plan.results / name)
-        pairs.append((job.key, inputs[job.key], plan.results / f"{Path(job.key).stem}.sorted.bam"))
+        pairs.append((job.key, inputs[job.key], plan.results / f"{inputs[job.key].stem}.sorted.bam"))
     with ProcessPoolExecutor(2) as processes:
         return list(processes.map(verify, *zip(*pairs, strict=True))) if pairs else []
 

@@ -69,7 +69,7 @@ def up(
     """Start an embedded cloud, deploy the stacks into it, and keep it up until Ctrl-C or `down`."""
     directory = state() / "local" / name
     console = Console(stderr=True)
-    synth = Synth({"pools": [{"name": "default", "cap": cap}]}, directory / "synth")
+    synth = Synth({"pools": [{"name": "default", "cap": cap}]})
     stop = threading.Event()
     try:
         with local_cloud.Cloud(directory, cold_start_s) as cloud:

@@ -6,9 +6,11 @@ command from this tree. The one parameter that is set is the name under which th
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -23,37 +25,74 @@ _LAYER_PARAMETER: Final = "/fleetcap/local/powertools-layer"
 _LAYER: Final = "arn:aws:lambda:us-east-1:017000801446:layer:AWSLambdaPowertoolsPythonV3-python313-arm64:1"
 _BOOTSTRAP_PARAMETER: Final = "/cdk-bootstrap/hnb659fds/version"
 _STACK_S: Final = 120
+_KEPT_ASSEMBLIES: Final = 8
 
 
 class Synth:
-    """`python app.py` in a process of its own, so that it runs beside other preparations."""
+    """`python app.py` in a process of its own, so that it runs beside other preparations.
 
-    def __init__(self, config: Mapping[str, object], output: Path) -> None:
-        self._output = output
+    The same sources and settings give the same assembly, so one that was made before is taken as it is.
+    """
+
+    def __init__(self, config: Mapping[str, object]) -> None:
         context = json.loads((ROOT / "cdk.json").read_text())["context"]
+        given = json.dumps({**context, "fleetcap": dict(config)}, sort_keys=True)
+        self._output = ROOT / ".fleetcap" / "synth" / _fingerprint(given)
+        self._partial = self._output.with_name(f"{self._output.name}.{os.getpid()}")
+        self._process: subprocess.Popen[bytes] | None = None
+        if not self._output.exists():
+            _forget_old(self._output.parent)
+            self._process = self._start(given)
+
+    def _start(self, context: str) -> subprocess.Popen[bytes]:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))},
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "CDK_OUTDIR": str(output),
-            "CDK_CONTEXT_JSON": json.dumps({**context, "fleetcap": dict(config)}),
+            "CDK_OUTDIR": str(self._partial),
+            "CDK_CONTEXT_JSON": context,
         }
-        self._process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
 
     def assembly(self) -> Path:
         """Wait for the cloud assembly. Raises CloudError with what the app said if it refuses."""
+        if self._process is None:
+            return self._output
         said, _ = self._process.communicate()
         if self._process.returncode:
             lines = said.decode().strip().splitlines() or ["no output"]
             raise CloudError(f"The stacks could not be synthesized: {lines[-1]}")
+        try:
+            self._partial.rename(self._output)
+        except OSError:  # somebody else made the same meanwhile
+            shutil.rmtree(self._partial)
         return self._output
 
     def cancel(self) -> None:
-        """End the process if it still runs."""
-        if self._process.poll() is None:
+        """End the process if it still runs, and forget what it did not finish."""
+        if self._process and self._process.poll() is None:
             self._process.kill()
             self._process.communicate()
+        shutil.rmtree(self._partial, ignore_errors=True)
+
+
+def _forget_old(folder: Path) -> None:
+    """Keep the assemblies that were made last."""
+    made = sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in made[_KEPT_ASSEMBLIES:]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _fingerprint(context: str) -> str:
+    """One name for everything that goes into an assembly."""
+    digest = hashlib.sha256(context.encode())
+    folders = ("stacks", "lambdas", "worker_image")
+    files = [ROOT / name for name in ("app.py", "cdk.json", ".dockerignore", "requirements.lock")]
+    for path in files + [path for folder in folders for path in sorted((ROOT / folder).rglob("*"))]:
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(f"{path.relative_to(ROOT)}\0".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:32]
 
 
 def deploy(assembly: Path, cloud: Endpoints) -> dict[str, str]:

@@ -86,7 +86,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The cloud, deployed once."""
     folder = tmp_path_factory.mktemp("cloud")
     config = {"pools": [{"name": name, "cap": cap} for name, cap in CAPS.items()], "intake_batch_size": 1}
-    synth = Synth(config, folder / "synth")
+    synth = Synth(config)
     try:
         with Cloud(folder / "state", cold_start_s=0.5) as cloud:
             outputs = deploy(synth.assembly(), cloud.endpoints)

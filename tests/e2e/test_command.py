@@ -63,12 +63,13 @@ def test_the_demo_runs_verifies_reports_and_leaves_nothing_behind(tmp_path: Path
 
 
 def test_the_demo_of_a_broken_file_says_what_is_wrong_and_fails(tmp_path: Path) -> None:
-    make_bam(tmp_path / "whole.bam", reads=500, seed=1)
-    (tmp_path / "broken.bam").write_bytes((tmp_path / "whole.bam").read_bytes()[:2_000])
-    done = fleetcap(tmp_path, "demo", "--cap", 2, "--cold-start-s", 0.2, "whole.bam", "broken.bam")
+    make_bam(tmp_path / "été 1.bam", reads=500, seed=1)
+    (tmp_path / "broken.bam").write_bytes((tmp_path / "été 1.bam").read_bytes()[:2_000])
+    done = fleetcap(tmp_path, "demo", "--cap", 2, "--cold-start-s", 0.2, "été 1.bam", "broken.bam")
     assert done.returncode == 1
-    assert "demo/broken.bam: failed: input: " in done.stdout
+    assert "demo/broken: failed: input: " in done.stdout
     assert json.loads((tmp_path / ".fleetcap" / "summary.json").read_text())["completed"] == 1
+    assert (tmp_path / "demo-out" / "été 1.sorted.bam").exists()
 
 
 def test_a_file_that_cannot_be_a_job_is_refused_before_anything_starts(tmp_path: Path) -> None:
