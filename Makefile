@@ -46,7 +46,6 @@ check: $(READY)  ## style, types, import direction, the template
 	ruff check .
 	ruff format --check .
 	mypy
-	lint-imports
 
 lock: export UV_SYSTEM_CERTS := 1
 lock: $(READY)  ## resolve the locks anew

@@ -6,12 +6,14 @@ Told in order: prepare (files, template, cloud) → deploy → upload → burst 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -60,35 +62,43 @@ class Verified:
 
 def run(plan: Plan, console: Console) -> int:
     """Run the demo; the exit code. Whatever was started is stopped, however this ends."""
-    shutil.rmtree(plan.state / "samples", ignore_errors=True)
-    shutil.rmtree(plan.results, ignore_errors=True)
-    config = {"pools": [{"name": "default", "cap": plan.cap}], "intake_batch_size": 1}
     maker = _Maker(plan)
-    with ExitStack() as started:
-        maker.start()
+    in_use = "Another demo of this folder is running"
+    with Cloud(plan.state / "cloud", plan.cold_start_s, in_use) as cloud, ExitStack() as started:
+        for folder in (plan.state / "samples", plan.results):  # only now is it certain that nobody else works here
+            shutil.rmtree(folder, ignore_errors=True)
         started.callback(maker.cancel)
-        synth = Synth(config)
+        maker.start(cloud.environment())
+        config = {"pools": [{"name": "default", "cap": plan.cap}], "intake_batch_size": 1}
+        synth = Synth(config, cloud.environment())
         started.callback(synth.cancel)
-        with Cloud(plan.state / "cloud", plan.cold_start_s) as cloud:
-            with _step(console, "template synthesized from the CDK app"):
-                assembly = synth.assembly()
-            with _step(console, "deployed, unmodified, into the embedded cloud"):
-                client = Client(cloud.endpoints, deploy(assembly, cloud.endpoints))
-            with _step(console, f"{len(maker.names)} input files ready"):
-                files = maker.files()
-            with _step(console, "uploaded to the input bucket"):
-                sources = client.upload(files)
-            last, busiest = _burst(plan, client, files, sources, console)
-            with _step(console, "results fetched and verified"):
-                verified = _fetch_and_verify(client, plan, files, last)
-            meter = client.meter()
-    summary = _summary(plan, last, meter.peak_live_tasks, meter.tasks_launched)
-    trouble = _trouble(summary, last, verified)
+        summary, trouble, busiest = _story(plan, cloud, synth, maker, console)
     (plan.state.parent / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     console.print(view.closing(summary, trouble))
     if plan.picture:
         view.save_picture(plan.picture, busiest, summary, trouble)
     return 1 if trouble else 0
+
+
+def _story(
+    plan: Plan, cloud: Cloud, synth: Synth, maker: _Maker, console: Console
+) -> tuple[dict[str, object], list[str], Snapshot]:
+    """Deploy, burst, verify: the figures, everything that must not be, and the busiest moment."""
+    endpoints = cloud.start()
+    with _step(console, "template synthesized from the CDK app"):
+        assembly = synth.assembly()
+    with _step(console, "deployed, unmodified, into the embedded cloud"):
+        client = Client(endpoints, deploy(assembly, endpoints))
+    with _step(console, f"{len(maker.names)} input files ready"):
+        files = maker.files()
+    with _step(console, "uploaded to the input bucket"):
+        sources = client.upload(files)
+    last, busiest = _burst(plan, client, files, sources, console)
+    with _step(console, "results fetched and verified"):
+        verified = _fetch_and_verify(client, plan, files, last)
+    meter = client.meter()
+    summary = _summary(plan, last, meter.peak_live_tasks, meter.tasks_launched)
+    return summary, find_trouble(summary, last.jobs, verified), busiest
 
 
 def _key(file: Path) -> str:
@@ -115,6 +125,8 @@ class _Maker:
             if catalog.processor_for(file.name) is None or not file.is_file():
                 taken = ", ".join(suffix for p in catalog.PROCESSORS.values() for suffix in p.suffixes)
                 raise CloudError(f"{file} cannot be a job: it must be an existing file that ends in {taken}.")
+            if {plan.results.resolve(), plan.state.resolve()} & set(file.resolve().parents):
+                raise CloudError(f"{file} lies where the demo writes and would be deleted; move it elsewhere first.")
         self.names = [file.name for file in self._given] or [f"sample-{n:02d}.bam" for n in range(plan.jobs)]
         if len({_key(Path(name)) for name in self.names}) < len(self.names):
             raise CloudError(
@@ -123,12 +135,13 @@ class _Maker:
         self._arguments = [str(self._folder), str(plan.jobs), str(plan.reads)]
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, environment: Mapping[str, str]) -> None:
         """Begin to make samples, unless files were given."""
         if not self._given:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "local.samples", *self._arguments],
                 cwd=ROOT,
+                env=environment,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
@@ -145,7 +158,7 @@ class _Maker:
     def cancel(self) -> None:
         """End the process, and its pool, if it still runs."""
         if self._process and self._process.poll() is None:
-            self._process.terminate()
+            os.killpg(self._process.pid, signal.SIGKILL)
             self._process.communicate()
 
 
@@ -163,6 +176,8 @@ def _burst(
         while seen.ended < seen.total:
             if time.time() - began > plan.timeout_s:
                 raise CloudError(f"The burst did not end within {plan.timeout_s:.0f} s; the logs are in {plan.state}.")
+            if rejected := client.rejected():
+                raise CloudError(f"A message of the burst was rejected: {rejected[0]['reason']}.")
             time.sleep(LOOK_EVERY_S)
             seen = onlooker.look()
             busiest = max(busiest, seen, key=view.liveliness)
@@ -172,6 +187,8 @@ def _burst(
                 said_at = seen.now
                 console.print(view.plain(seen))
         live.update(view.progress(seen))
+    if not console.is_terminal:
+        console.print()  # rich ends the last frame without a line's end there
     return seen, busiest
 
 
@@ -218,14 +235,16 @@ def _summary(plan: Plan, last: Snapshot, peak: int, launched: int) -> dict[str, 
     }
 
 
-def _trouble(summary: dict[str, object], last: Snapshot, verified: Sequence[Verified]) -> list[str]:
+def find_trouble(summary: Mapping[str, object], jobs: Sequence[Job], verified: Sequence[Verified]) -> list[str]:
     """Everything that must not be, one sentence each."""
-    trouble = [f"{job.key}: {_fate(job)}" for job in last.jobs if job.status is not JobStatus.COMPLETED]
+    trouble = [f"{job.key}: {_fate(job)}" for job in jobs if job.status is not JobStatus.COMPLETED]
     trouble += [result.trouble for result in verified if result.trouble]
-    if len(verified) + len(trouble) < last.total:
-        trouble.append(f"only {len(verified)} of {last.total} results were verified")
+    if len(verified) != summary["completed"]:
+        trouble.append(f"{len(verified)} of {summary['completed']} results were verified")
     if summary["overshoot"]:
         trouble.append(f"the cap of {summary['cap']} was exceeded: {summary['peak_live_tasks']} tasks lived at once")
+    if summary["completed"] and not summary["peak_live_tasks"]:
+        trouble.append("jobs completed, but the Fargate's meter saw no task: its figures cannot be trusted")
     return trouble
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import signal
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from cli import demo as demo_story
@@ -34,7 +37,16 @@ def state() -> Path:
     return Path(".fleetcap").resolve()
 
 
-Name = Annotated[str, typer.Option(help="Which embedded cloud; several can be up side by side.")]
+def _checked_name(name: str) -> str:
+    """A name becomes a folder, so it must not lead anywhere else."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name):
+        raise typer.BadParameter("a name is up to 32 small letters, digits and hyphens, no hyphen first")
+    return name
+
+
+Name = Annotated[
+    str, typer.Option(callback=_checked_name, help="Which embedded cloud; several can be up side by side.")
+]
 
 
 @app.command()
@@ -69,20 +81,16 @@ def up(
     """Start an embedded cloud, deploy the stacks into it, and keep it up until Ctrl-C or `down`."""
     directory = state() / "local" / name
     console = Console(stderr=True)
-    synth = Synth({"pools": [{"name": "default", "cap": cap}]})
-    stop = threading.Event()
-    try:
-        with local_cloud.Cloud(directory, cold_start_s) as cloud:
-            with console.status("deploying"):
-                outputs = deploy(synth.assembly(), cloud.endpoints)
-            (directory / "outputs.json").write_text(json.dumps(outputs, indent=2))
-            console.print(
-                f"[green]✔[/] the embedded cloud [bold]{name}[/] is up; Ctrl-C or `fleetcap local down` ends it"
-            )
-            console.print(f'  in another terminal: eval "$(fleetcap local env --name {name})"', highlight=False)
-            stop.wait()
-    finally:
-        synth.cancel()
+    in_use = f"The embedded cloud {name} is up already"
+    with local_cloud.Cloud(directory, cold_start_s, in_use) as cloud, ExitStack() as started:
+        synth = Synth({"pools": [{"name": "default", "cap": cap}]}, cloud.environment())
+        started.callback(synth.cancel)
+        with console.status("deploying"):
+            endpoints = cloud.start()
+            cloud.announce(endpoints, deploy(synth.assembly(), endpoints))
+        console.print(f"[green]✔[/] the embedded cloud [bold]{name}[/] is up; Ctrl-C or `fleetcap local down` ends it")
+        console.print(f'  in another terminal: eval "$(fleetcap local env --name {name})"', highlight=False)
+        threading.Event().wait()
 
 
 @local_app.command()
@@ -95,12 +103,15 @@ def down(name: Name = "default") -> None:
 @local_app.command()
 def env(name: Name = "default") -> None:
     """Print export lines, so that any AWS client talks to the embedded cloud."""
-    directory = state() / "local" / name
-    variables = local_cloud.attach(directory).environment()
-    outputs = json.loads((directory / "outputs.json").read_text())
-    variables["FLEETCAP_INTAKE_QUEUE_URL"] = outputs["IntakeQueueUrl"]
-    variables["FLEETCAP_INPUT_BUCKET"] = outputs["InputBucketName"]
-    variables["FLEETCAP_CACHE_BUCKET"] = outputs["CacheBucketName"]
+    cloud = local_cloud.attach(state() / "local" / name)
+    variables = {
+        **cloud.endpoints.environment(),
+        "FLEETCAP_INTAKE_QUEUE_URL": cloud.outputs["IntakeQueueUrl"],
+        "FLEETCAP_REJECTED_QUEUE_URL": cloud.outputs["RejectedQueueUrl"],
+        "FLEETCAP_INPUT_BUCKET": cloud.outputs["InputBucketName"],
+        "FLEETCAP_CACHE_BUCKET": cloud.outputs["CacheBucketName"],
+    }
+    typer.echo("unset AWS_PROFILE AWS_SESSION_TOKEN")
     for variable, value in variables.items():
         typer.echo(f"export {variable}={shlex.quote(value)}")
 
@@ -110,15 +121,22 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Entry point: SIGTERM unwinds like Ctrl-C, and an expected error is one sentence, not a traceback."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    """Entry point: SIGTERM and SIGHUP unwind like Ctrl-C, and an error is one sentence, not a traceback."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     try:
         app()
-    except local_cloud.CloudError as error:
-        typer.echo(f"fleetcap: {error}", err=True)
-        sys.exit(2)
+    except (local_cloud.CloudError, BotoCoreError, ClientError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _fail(sentence: str) -> NoReturn:
+    typer.echo(f"fleetcap: {sentence}", err=True)
+    sys.exit(2)
 
 
 if __name__ == "__main__":

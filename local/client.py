@@ -85,8 +85,8 @@ class Client:
     def meter(self, pool: str = "default") -> Meter:
         """What the Fargate saw of this pool's tasks."""
         family = json.loads(self.outputs["WorkerTaskDefinitionArns"])[pool].rpartition("/")[2].partition(":")[0]
-        seen = self._fargate("GET", "meter")["by_family"].get(family, {})
-        return Meter(seen.get("live_tasks", 0), seen.get("peak_live_tasks", 0), seen.get("tasks_launched", 0))
+        families = self._fargate("GET", "meter")["by_family"]
+        return Meter(**families[family]) if family in families else Meter(0, 0, 0)
 
     def tasks(self) -> list[dict[str, Any]]:
         """Every task that the Fargate knows."""

@@ -11,13 +11,15 @@ import fcntl
 import json
 import os
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
@@ -35,6 +37,7 @@ REGION: Final = "us-east-1"
 ROOT: Final = Path(__file__).resolve().parent.parent
 START_S: Final = 60
 STOP_S: Final = 20
+START_TRIES: Final = 2
 
 
 class CloudError(Exception):
@@ -72,46 +75,71 @@ class Endpoints:
 
 
 class Cloud:
-    """One embedded cloud in one directory. Use as a context manager, or `start` and `stop`."""
+    """One embedded cloud in one directory: a context manager that holds the directory, and in it `start`."""
 
-    def __init__(self, directory: Path, cold_start_s: float = 2.0) -> None:
+    def __init__(self, directory: Path, cold_start_s: float, in_use: str = "An embedded cloud is up already") -> None:
         self.directory = directory.resolve()
+        self._in_use = in_use
         self.cold_start_s = cold_start_s
         self._lock: IO[str] | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Self:
-        self.start()
+        """Take the directory for this process, and sweep what a killed predecessor left there."""
+        self._lock = self._locked()
+        for name in ("cloud.json", "outputs.json"):
+            (self.directory / name).unlink(missing_ok=True)
+        sweep(self.directory)
+        for name in ("tmp", "fargate"):
+            shutil.rmtree(self.directory / name, ignore_errors=True)
+            (self.directory / name).mkdir(parents=True)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def environment(self) -> dict[str, str]:
+        """What a helper process of this cloud is started with, so that it is found and swept like all others."""
+        return {**os.environ, MARK: str(self.directory), "TMPDIR": str(self.directory / "tmp")}
+
     def start(self) -> Endpoints:
-        """Sweep what a killed predecessor left, start everything, wait until it answers."""
-        self._lock = self._locked()
-        try:
-            sweep(self.directory)
-            for name in ("tmp", "fargate"):
-                shutil.rmtree(self.directory / name, ignore_errors=True)
-                (self.directory / name).mkdir(parents=True)
-            emulator_port, fargate_port = _free_ports(2)
-            ca_bundle = self._certificates()
-            endpoints = Endpoints(f"https://{HOST}:{emulator_port}", f"http://{HOST}:{fargate_port}", str(ca_bundle))
-            self._start_emulator(emulator_port, endpoints)
-            self._wait_until_up("emulator", f"{endpoints.aws}/_ministack/health", ca_bundle)
-            self._start_fargate(fargate_port, endpoints)
-            self._wait_until_up("fargate", f"{endpoints.ecs}/_fleetcap/meter", ca_bundle)
-        except BaseException:
-            self.stop()
-            raise
-        self.endpoints = endpoints
-        _write_json(self.directory / "cloud.json", {"launcher_pid": os.getpid(), **asdict(endpoints)})
+        """Start everything and wait until it answers. A port that somebody else took meanwhile is chosen anew."""
+        for _ in range(START_TRIES - 1):
+            try:
+                return self._start()
+            except CloudError:
+                self._end_processes()
+        return self._start()
+
+    def _start(self) -> Endpoints:
+        emulator_port, fargate_port = _free_ports(2)
+        ca_bundle = self._certificates()
+        endpoints = Endpoints(f"https://{HOST}:{emulator_port}", f"http://{HOST}:{fargate_port}", str(ca_bundle))
+        self._start_emulator(emulator_port, endpoints)
+        self._wait_until_up("emulator", f"{endpoints.aws}/_ministack/health", ca_bundle)
+        self._start_fargate(fargate_port, endpoints)
+        self._wait_until_up("fargate", f"{endpoints.ecs}/_fleetcap/meter", ca_bundle)
         return endpoints
 
+    def announce(self, endpoints: Endpoints, outputs: Mapping[str, str]) -> None:
+        """Let `attach` find this cloud, now that it is complete."""
+        known = {"launcher_pid": os.getpid(), **asdict(endpoints), "outputs": dict(outputs)}
+        _write_json(self.directory / "cloud.json", known)
+
     def stop(self) -> None:
-        """Stop the tasks in order, then whatever carries the mark: nothing in the emulator is worth a slow farewell."""
-        (self.directory / "cloud.json").unlink(missing_ok=True)
+        """Stop the tasks in order, then whatever carries the mark: nothing in the emulator is worth a slow farewell.
+
+        Whoever asks a second time meanwhile has to wait, or processes would stay behind.
+        """
+        with _undisturbed():
+            (self.directory / "cloud.json").unlink(missing_ok=True)
+            self._end_processes()
+            shutil.rmtree(self.directory / "tmp", ignore_errors=True)
+            if self._lock:
+                self._lock.close()
+                self._lock = None
+
+    def _end_processes(self) -> None:
         for process in reversed(self._processes[1:]):
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
@@ -121,10 +149,6 @@ class Cloud:
             process.kill()
             process.wait()
         self._processes.clear()
-        shutil.rmtree(self.directory / "tmp", ignore_errors=True)
-        if self._lock:
-            self._lock.close()
-            self._lock = None
 
     def _locked(self) -> IO[str]:
         """Hold the directory for this process; the system lets go of it when the process dies, however it dies."""
@@ -134,10 +158,7 @@ class Cloud:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
-            raise CloudError(
-                f"An embedded cloud named {self.directory.name} is up already; "
-                "stop it with `fleetcap local down`, or choose another --name."
-            ) from None
+            raise CloudError(f"{self._in_use} in {self.directory}; end that one first.") from None
         return lock
 
     def _certificates(self) -> Path:
@@ -224,34 +245,47 @@ class Cloud:
         raise CloudError(f"The {name} did not answer within {START_S} s; see {name}.log in {self.directory}.")
 
 
-def attach(directory: Path) -> Endpoints:
-    """The endpoints of a cloud that runs in this directory. Raises CloudError if none does."""
+@dataclass(frozen=True)
+class Running:
+    """A cloud that is up: where it answers, and its stacks' outputs."""
+
+    launcher_pid: int
+    endpoints: Endpoints
+    outputs: Mapping[str, str]
+
+
+def attach(directory: Path) -> Running:
+    """The cloud that runs in this directory. Raises CloudError if none does, or if it is not deployed yet."""
+    if not _holds_lock(directory):
+        raise CloudError(f"No embedded cloud {directory.name} is up; start one with: fleetcap local up")
     try:
         known = json.loads((directory / "cloud.json").read_text())
     except FileNotFoundError:
-        raise CloudError("No embedded cloud is up here; start one with: fleetcap local up") from None
-    return Endpoints(known["aws"], known["ecs"], known["ca_bundle"])
+        raise CloudError(f"The embedded cloud {directory.name} is still being deployed; try again shortly.") from None
+    endpoints = Endpoints(known["aws"], known["ecs"], known["ca_bundle"])
+    return Running(known["launcher_pid"], endpoints, known["outputs"])
 
 
 def shut_down(directory: Path) -> bool:
     """End the cloud of this directory through its launcher, and sweep. False if there was nothing to end."""
-    try:
-        launcher = psutil.Process(json.loads((directory / "cloud.json").read_text())["launcher_pid"])
-    except (FileNotFoundError, psutil.NoSuchProcess):
+    if not directory.is_dir():
+        return False
+    if not _holds_lock(directory):
         (directory / "cloud.json").unlink(missing_ok=True)
         return sweep(directory) > 0
-    if _holds_lock(directory):  # else the process id is a dead launcher's and may be anybody's by now
-        launcher.terminate()
-        give_up_at = time.monotonic() + 2 * STOP_S
-        while _holds_lock(directory) and time.monotonic() < give_up_at:
-            time.sleep(0.05)
+    with suppress(psutil.NoSuchProcess):  # while the lock is held, the process id is the launcher's
+        psutil.Process(attach(directory).launcher_pid).terminate()
+    give_up_at = time.monotonic() + 2 * STOP_S
+    while _holds_lock(directory) and time.monotonic() < give_up_at:
+        time.sleep(0.05)
     sweep(directory)
-    (directory / "cloud.json").unlink(missing_ok=True)
     return True
 
 
 def _holds_lock(directory: Path) -> bool:
     """Whether a launcher is alive in this directory."""
+    if not (directory / "lock").exists():
+        return False
     with (directory / "lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -278,6 +312,21 @@ def _marked(mark: str) -> Iterator[psutil.Process]:
             zombie = process.status() == psutil.STATUS_ZOMBIE
             if process.pid != os.getpid() and not zombie and process.environ().get(MARK) == mark:
                 yield process
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let no signal cut this short."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = [signal.signal(number, signal.SIG_IGN) for number in signals]
+    try:
+        yield
+    finally:
+        for number, handler in zip(signals, before, strict=True):
+            signal.signal(number, handler)
 
 
 def _gone_is_fine() -> AbstractContextManager[None]:

@@ -34,7 +34,7 @@ class Synth:
     The same sources and settings give the same assembly, so one that was made before is taken as it is.
     """
 
-    def __init__(self, config: Mapping[str, object]) -> None:
+    def __init__(self, config: Mapping[str, object], surroundings: Mapping[str, str]) -> None:
         context = json.loads((ROOT / "cdk.json").read_text())["context"]
         given = json.dumps({**context, "fleetcap": dict(config)}, sort_keys=True)
         self._output = ROOT / ".fleetcap" / "synth" / _fingerprint(given)
@@ -42,12 +42,14 @@ class Synth:
         self._process: subprocess.Popen[bytes] | None = None
         if not self._output.exists():
             _forget_old(self._output.parent)
-            self._process = self._start(given)
+            self._process = self._start(given, surroundings)
+        else:
+            os.utime(self._output)  # the assemblies used last are kept
 
-    def _start(self, context: str) -> subprocess.Popen[bytes]:
+    def _start(self, context: str, surroundings: Mapping[str, str]) -> subprocess.Popen[bytes]:
         environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "CDK_"))},
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+            **{name: value for name, value in surroundings.items() if not name.startswith(("AWS_", "CDK_"))},
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{surroundings.get('PATH', os.defpath)}",
             "CDK_OUTDIR": str(self._partial),
             "CDK_CONTEXT_JSON": context,
         }
@@ -78,9 +80,9 @@ class Synth:
 
 
 def _forget_old(folder: Path) -> None:
-    """Keep the assemblies that were made last."""
-    made = sorted(folder.glob("*"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in made[_KEPT_ASSEMBLIES:]:
+    """Keep the assemblies that were used last; what is still being made has a dot in its name."""
+    made = [path for path in folder.glob("*") if "." not in path.name]
+    for path in sorted(made, key=lambda path: path.stat().st_mtime, reverse=True)[_KEPT_ASSEMBLIES:]:
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -16,10 +17,12 @@ from fleetcap.model import Job, JobStatus, Request, Slot, SlotId, SlotState
 ROOT = Path(__file__).parent.parent
 LAMBDAS = ROOT / "lambdas"
 
-CLOCKS = {"time.time", "time.sleep", "time.monotonic", "datetime.now", "datetime.utcnow", "uuid.uuid4", "os.urandom"}
-CLOCK_MODULES = {"random", "secrets", "uuid", "time", "datetime"}
+CLOCK_MODULES = {"random", "secrets", "uuid", "time", "datetime", "threading", "asyncio", "select", "signal"}
+CLOCK_CALLS = re.compile(r"\bos\.(urandom|getrandom)\b|\.wait\(")
 READS_THE_CLOCK = {
     "lambdas/fleetcap/adapters/system.py": "the port itself",
+    "worker_image/__main__.py": "the entry point: hears signals",
+    "worker_image/health.py": "answers the container's health check from a thread; decides nothing",
     "worker_image/child.py": "an entry point: a process of its own that decides nothing",
     "worker_image/children.py": "the port that starts and kills processes",
     "worker_image/download.py": "part of the child's entry point: pauses between retries of a download",
@@ -62,6 +65,9 @@ def test_stacks_take_names_and_limits_from_the_product_and_nothing_else(path: Pa
     assert all(name.startswith(("fleetcap.keys", "fleetcap.limits")) for name in taken), taken
 
 
+EXPRESSION = re.compile(r"^(SET|REMOVE|ADD) |attribute_(not_)?exists\(|#(state|status|generation|arn|attempt)\b")
+
+
 def attribute_names() -> set[str]:
     """Every attribute of the table that could be spelt elsewhere: those of both item kinds, written and read."""
     request = Request("s3://bucket/key.bam", "bam")
@@ -90,12 +96,15 @@ def test_no_module_but_keys_spells_an_attribute_name() -> None:
                 key = node.slice
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "get":
                 key = node.args[0] if node.args else None
-            if isinstance(key, ast.Constant) and key.value in names:
-                offenders.append(f"{path.relative_to(ROOT)}:{key.lineno} spells {key.value!r}")
-        text = path.read_text()
-        offenders += [
-            f"{path.relative_to(ROOT)} writes an expression" for _ in re.findall(r'"[^"]*#(?:state|status)', text)
-        ]
+            spelt = [key] if key is not None else []
+            spelt += [each for each in node.keys if each is not None] if isinstance(node, ast.Dict) else []
+            offenders += [
+                f"{path.relative_to(ROOT)}:{each.lineno} spells {each.value!r}"
+                for each in spelt
+                if isinstance(each, ast.Constant) and each.value in names
+            ]
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and EXPRESSION.search(node.value):
+                offenders.append(f"{path.relative_to(ROOT)}:{node.lineno} writes an expression")
     assert offenders == []
 
 
@@ -105,6 +114,7 @@ def test_time_and_chance_come_through_the_clock_port(path: Path) -> None:
         return
     direct = {name for name in imported(path) if name.partition(".")[0] in CLOCK_MODULES}
     assert direct == set()
+    assert CLOCK_CALLS.findall(path.read_text()) == []
 
 
 def test_the_list_of_those_who_may_read_a_clock_is_not_longer_than_needed() -> None:
@@ -114,6 +124,11 @@ def test_the_list_of_those_who_may_read_a_clock_is_not_longer_than_needed() -> N
         if not any(module.partition(".")[0] in CLOCK_MODULES for module in imported(ROOT / name))
     ]
     assert needless == []
+
+
+def test_imports_point_one_way() -> None:
+    kept = subprocess.run([Path(sys.executable).with_name("lint-imports")], cwd=ROOT, capture_output=True, text=True)
+    assert kept.returncode == 0, kept.stdout
 
 
 def test_no_room_is_called_utils_common_or_helpers() -> None:

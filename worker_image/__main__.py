@@ -30,7 +30,8 @@ def main() -> int:
     worker = Worker(
         lease, _task_arn(), settings, wiring.control_table(), _children(settings), clock, log, lambda: bool(draining)
     )
-    port = serve(lambda: worker.serving and clock.now() - worker.alive_at < limits.SILENT_S, limits.HEALTH_PORT)
+    wanted = int(wiring.setting(keys.ENV_HEALTH_PORT, str(limits.HEALTH_PORT)))
+    port = serve(lambda: worker.serving and clock.now() - worker.alive_at < limits.SILENT_S, wanted)
     log("serving", health_port=port)
     worker.run()
     return 0

@@ -8,10 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 def serve(healthy: Callable[[], bool], port: int) -> int:
-    """Answer `GET /health` on loopback from a daemon thread; the port that was taken.
-
-    Where several workers share one machine's loopback the usual port may be in use; any free one serves then.
-    """
+    """Answer `GET /health` on loopback from a daemon thread; the port that was taken. `port` 0 takes any free one."""
 
     class Health(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -23,9 +20,6 @@ def serve(healthy: Callable[[], bool], port: int) -> int:
         def log_message(self, format: str, *args: object) -> None:
             pass  # a check every few seconds is not worth a line
 
-    try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Health)
-    except OSError:
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Health)
+    server = ThreadingHTTPServer(("127.0.0.1", port), Health)
     threading.Thread(target=server.serve_forever, name="health", daemon=True).start()
     return int(server.server_address[1])

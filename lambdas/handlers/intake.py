@@ -45,7 +45,7 @@ class Intake:
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in unsettled]}
 
     def _take(self, record: dict[str, Any]) -> Job | None:
-        """The job that the message leaves QUEUED, if any."""
+        """The job that the message leaves QUEUED and without a worker, if any."""
         sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
         try:
             accepted = submission(record["body"], sent_at, self.fleet.pools, self.source_hosts)
@@ -54,11 +54,12 @@ class Intake:
             self.fleet.log("rejected", message_id=record["messageId"], reason=str(reason))
             return None
         job, decision = self._admit(accepted)
-        self.fleet.log("admitted", message_id=record["messageId"], key=job.key, job=job.id, decision=decision)
-        return job if job.status is JobStatus.QUEUED else None
+        name = type(decision).__name__
+        self.fleet.log("admitted", message_id=record["messageId"], key=job.key, job=job.id, decision=name)
+        return job if admit.asks_for_capacity(decision, job, self.fleet.clock.now()) else None
 
-    def _admit(self, accepted: Submission) -> tuple[Job, str]:
-        """The job that answers the message, and the name of the decision that made it so."""
+    def _admit(self, accepted: Submission) -> tuple[Job, admit.Admission]:
+        """The job that answers the message, and the decision that made it so."""
         for _ in range(limits.ADMIT_ROUNDS):
             standing = self.fleet.table.job(accepted.key)
             needs_cache = standing is None or standing.ended
@@ -66,11 +67,11 @@ class Intake:
             decision = admit.admit(standing, accepted.sent_at, cached)
             match decision:
                 case admit.Attach(job) | admit.Answer(job):
-                    return job, type(decision).__name__
+                    return job, decision
                 case admit.Enqueue(replacing) | admit.Record(replacing):
                     job = self._new_run(accepted, replacing, ended=isinstance(decision, admit.Record))
                     if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
-                        return job, type(decision).__name__
+                        return job, decision
         raise TimeoutError(f"{accepted.key} changed under each of {limits.ADMIT_ROUNDS} attempts to put it")
 
     def _new_run(self, accepted: Submission, replacing: Job | None, ended: bool) -> Job:

@@ -7,6 +7,7 @@ import secrets
 import threading
 from datetime import UTC, datetime, timedelta
 
+from fleetcap.keys import ENV_HEALTH_PORT
 from local.fargate.emulator import Emulator
 from local.fargate.tasks import Json, Registry, Task
 
@@ -33,6 +34,8 @@ class Surroundings:
             "AWS_ENDPOINT_URL_ECS": self._url,
             "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
             "ECS_CONTAINER_METADATA_URI_V4": f"{self._url}/v4/{task.id}",
+            # On Fargate every task has a loopback of its own; here they share the machine's, so any free port serves.
+            ENV_HEALTH_PORT: "0",
         }
         provided |= {name: os.environ[name] for name in PASSED_ON if name in os.environ}
         if task.launch.role("taskRoleArn"):

@@ -61,6 +61,14 @@ class Stage:
         self.until(ended, f"jobs ended: {sorted(pending)[:5]} …", within_s)
         return [job for key in keys if (job := self.job(key))]
 
+    def drain(self, pool: str) -> None:
+        """Stop the pool's workers in order, and wait until their slots are free."""
+        ecs = self.client.cloud.client("ecs")
+        for slot in self.client.table.slots(pool):
+            if slot.arn:
+                ecs.stop_task(cluster=self.client.outputs["ClusterArn"], task=slot.arn, reason="end of a test")
+        self.until(lambda: not any(slot.held for slot in self.client.table.slots(pool)), f"{pool} is empty")
+
     def invoke(self, output: str, event: object) -> Any:
         """Call a decider as Lambda does; its answer."""
         answer = self.client.cloud.client("lambda").invoke(
@@ -86,11 +94,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     """The cloud, deployed once."""
     folder = tmp_path_factory.mktemp("cloud")
     config = {"pools": [{"name": name, "cap": cap} for name, cap in CAPS.items()], "intake_batch_size": 1}
-    synth = Synth(config)
-    try:
-        with Cloud(folder / "state", cold_start_s=0.5) as cloud:
-            outputs = deploy(synth.assembly(), cloud.endpoints)
-            (folder / "files").mkdir()
-            yield Stage(Client(cloud.endpoints, outputs), folder / "files")
-    finally:
-        synth.cancel()
+    with Cloud(folder / "state", cold_start_s=0.5) as cloud:
+        synth = Synth(config, cloud.environment())
+        endpoints = cloud.start()
+        outputs = deploy(synth.assembly(), endpoints)
+        (folder / "files").mkdir()
+        yield Stage(Client(endpoints, outputs), folder / "files")

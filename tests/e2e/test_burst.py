@@ -66,16 +66,19 @@ def test_bursts_beyond_small_caps_never_pass_them_and_all_jobs_complete(stage: S
         assert (meter.peak_live_tasks, meter.tasks_launched) == (CAPS[pool], CAPS[pool])
 
 
-def test_the_same_message_ten_times_at_once_is_one_run_on_one_worker(stage: Stage) -> None:
+def test_the_same_message_ten_times_at_once_is_one_run_and_one_launch(stage: Stage) -> None:
     [source] = stage.sources(1)
-    stage.client.send([{"source": source, "workflow_key": "same/1"}] * 10, threads=10)
+    stage.drain("five")
+    before = stage.client.meter("five").tasks_launched
 
+    stage.client.send([{"source": source, "workflow_key": "same/1", "pool": "five"}] * 10, threads=10)
     [job] = stage.until_ended(["same/1"])
     stage.until(lambda: len(admitted(stage, "same/1")) == 10, "ten messages admitted")
 
     assert (job.status, job.run, job.attempt) == (JobStatus.COMPLETED, 1, 1)
     assert {line["job"] for line in admitted(stage, "same/1")} == {job.id}
     assert [line["decision"] for line in admitted(stage, "same/1")].count("Enqueue") == 1
+    assert stage.client.meter("five").tasks_launched == before + 1
 
 
 def admitted(stage: Stage, key: str) -> list[dict[str, Any]]:

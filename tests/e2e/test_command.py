@@ -72,40 +72,59 @@ def test_the_demo_of_a_broken_file_says_what_is_wrong_and_fails(tmp_path: Path) 
     assert (tmp_path / "demo-out" / "été 1.sorted.bam").exists()
 
 
-def test_a_file_that_cannot_be_a_job_is_refused_before_anything_starts(tmp_path: Path) -> None:
+def test_a_file_that_cannot_be_a_job_is_refused_before_anything_starts_or_is_deleted(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no reads here")
+    (tmp_path / "demo-out").mkdir()
+    (tmp_path / "demo-out" / "earlier.sorted.bam").write_bytes(b"a result")
+    inside = fleetcap(tmp_path, "demo", "demo-out/earlier.sorted.bam")
+    assert (inside.returncode, "would be deleted" in inside.stderr) == (2, True)
     done = fleetcap(tmp_path, "demo", "notes.txt")
+    assert (tmp_path / "demo-out" / "earlier.sorted.bam").exists()
     assert done.returncode == 2
     assert done.stderr.strip() == (
         "fleetcap: notes.txt cannot be a job: it must be an existing file that ends in .bam, .sam."
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_stops_everything_that_it_started(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "numbers",
+    [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT, signal.SIGINT]],
+    ids=["Ctrl-C", "TERM", "a closed terminal", "Ctrl-C twice"],
+)
+def test_an_interrupted_demo_stops_everything_that_it_started(tmp_path: Path, numbers: list[signal.Signals]) -> None:
     demo = subprocess.Popen([FLEETCAP, "demo", "--jobs", "30", "--cap", "3", "--reads", "500"], cwd=tmp_path)
-    wait_for(tmp_path / ".fleetcap" / "demo" / "cloud" / "cloud.json")
-    time.sleep(6)
+    wait_for(tmp_path / ".fleetcap" / "demo" / "cloud" / "fargate" / "tasks")
     assert started_by(tmp_path)
-    demo.send_signal(number)
+    for number in numbers:
+        demo.send_signal(number)
+        time.sleep(0.3)
     assert demo.wait(30) != 0
     assert started_by(tmp_path) == []
+
+
+LAUNCHERS: list[subprocess.Popen[bytes]] = []
 
 
 class Up:
     """A `fleetcap local up` in the background."""
 
     def __init__(self, folder: Path, name: str) -> None:
-        self.folder = folder / ".fleetcap" / "local" / name
-        (self.folder / "outputs.json").unlink(missing_ok=True)
+        known = folder / ".fleetcap" / "local" / name / "cloud.json"
+        before = known.stat().st_mtime if known.exists() else 0.0
         self.process = subprocess.Popen([FLEETCAP, "local", "up", "--name", name, "--cap", "1"], cwd=folder)
-        wait_for(self.folder / "outputs.json")
+        LAUNCHERS.append(self.process)
+        give_up_at = time.monotonic() + 120
+        while not known.exists() or known.stat().st_mtime == before:
+            assert time.monotonic() < give_up_at, f"{name} is not up"
+            time.sleep(0.1)
 
 
 @pytest.fixture
 def ended(tmp_path: Path) -> Iterator[None]:
     """Whatever a failing test leaves up is ended."""
     yield
+    while LAUNCHERS:
+        LAUNCHERS.pop().kill()
     for process in started_by(tmp_path):
         process.kill()
 
@@ -116,7 +135,8 @@ def test_two_clouds_stand_side_by_side_and_any_client_talks_to_them(tmp_path: Pa
     queues = set()
     for name in ("one", "two"):
         lines = fleetcap(tmp_path, "local", "env", "--name", name).stdout.splitlines()
-        variables = dict(line.removeprefix("export ").split("=", 1) for line in lines)
+        assert lines[0] == "unset AWS_PROFILE AWS_SESSION_TOKEN"
+        variables = dict(line.removeprefix("export ").split("=", 1) for line in lines[1:])
         client = boto3.client(
             "sqs",
             endpoint_url=variables["AWS_ENDPOINT_URL"],
@@ -138,7 +158,7 @@ def test_two_clouds_stand_side_by_side_and_any_client_talks_to_them(tmp_path: Pa
     assert listening == {"127.0.0.1"}
     again = fleetcap(tmp_path, "local", "up", "--name", "one")
     assert again.returncode == 2
-    assert "is up already" in again.stderr
+    assert "The embedded cloud one is up already" in again.stderr
     for name, cloud in zip(("one", "two"), clouds, strict=True):
         assert fleetcap(tmp_path, "local", "down", "--name", name).stdout == f"The embedded cloud {name} is down.\n"
         cloud.process.wait(10)
@@ -159,6 +179,15 @@ def test_what_a_killed_launcher_leaves_is_swept_by_the_next_start_and_by_down(tm
     assert fleetcap(tmp_path, "local", "down", "--name", "lost").stdout == "The embedded cloud lost is down.\n"
     assert started_by(tmp_path) == []
     assert fleetcap(tmp_path, "local", "env", "--name", "lost").returncode == 2
+
+
+@pytest.mark.parametrize("name", ["../..", "/tmp", "", "-x", "UP", "a" * 33])
+def test_a_name_that_would_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    for command in ("up", "down", "env"):
+        done = fleetcap(tmp_path, "local", command, f"--name={name}")
+        assert done.returncode == 2
+        assert "small letters" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_schema_is_printed_as_json(tmp_path: Path) -> None:

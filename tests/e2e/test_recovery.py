@@ -126,7 +126,7 @@ def test_a_decider_with_one_permission_less_fails_and_says_so(stage: Stage, acti
 
 def test_a_decider_that_cannot_ask_for_capacity_keeps_the_job_for_the_tick(stage: Stage) -> None:
     [source] = stage.sources(1)
-    drain(stage, "one")
+    stage.drain("one")
     message = {"source": source, "workflow_key": "denied/query", "pool": "one"}
     with without(stage, "IntakeFunctionName", "dynamodb:Query"):
         answer = stage.invoke("IntakeFunctionName", {"Records": [record(message)]})
@@ -140,7 +140,7 @@ def test_a_decider_that_cannot_ask_for_capacity_keeps_the_job_for_the_tick(stage
 
 def test_a_launch_that_is_not_permitted_keeps_its_slot_and_says_why(stage: Stage) -> None:
     [source] = stage.sources(1)
-    drain(stage, "one")
+    stage.drain("one")
     message = {"source": source, "workflow_key": "denied/launch", "pool": "one"}
 
     with without(stage, "IntakeFunctionName", "ecs:RunTask"):
@@ -160,12 +160,3 @@ def test_a_launch_that_is_not_permitted_keeps_its_slot_and_says_why(stage: Stage
 def refusal(stage: Stage, function: str) -> str:
     """Why the function's last launch has no answer."""
     return next((str(line["reason"]) for line in reversed(stage.lines(function, "launch unanswered"))), "")
-
-
-def drain(stage: Stage, pool: str) -> None:
-    """Stop the pool's workers in order, and wait until their slots are free."""
-    ecs = stage.client.cloud.client("ecs")
-    for slot in stage.client.table.slots(pool):
-        if slot.arn:
-            ecs.stop_task(cluster=stage.client.outputs["ClusterArn"], task=slot.arn, reason="end of a test")
-    stage.until(lambda: not any(slot.held for slot in stage.client.table.slots(pool)), f"{pool} is empty")

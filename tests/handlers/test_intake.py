@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from fleetcap import limits
 from fleetcap.catalog import artifact_keys
 from fleetcap.fleet import Fleet
 from fleetcap.model import Doubt, Holder, JobStatus, Lease, NotStarted, SlotId, SlotState, Unanswered
@@ -79,6 +80,28 @@ def test_the_same_message_ten_times_is_one_run_and_one_launch(
     assert len(tasks.calls) == 1
     assert {line["job"] for line in lines.of("admitted")} == {lines.of("admitted")[0]["job"]}
     assert [line["decision"] for line in lines.of("admitted")] == ["Enqueue", *["Attach"] * 9]
+
+
+def test_deciders_that_join_a_run_at_the_same_moment_launch_nothing_of_their_own(
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = fleet.slots(fleet.pools["default"])
+    monkeypatch.setattr(fleet.table, "slots", lambda _pool: empty)  # nobody sees another's lease yet
+    for _ in range(3):
+        intake.handle(batch(clock, message("same")))
+    assert len(tasks.calls) == 1
+
+
+def test_a_message_that_joins_a_run_nobody_launched_for_asks_again(
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as dying:
+        dying.setattr(fleet.table, "slots", lambda _pool: 1 / 0)
+        intake.handle(batch(clock, message("a")))
+    assert tasks.calls == []
+    clock.sleep(limits.FRESH_LEASE_S + 1)
+    intake.handle(batch(clock, message("a")))
+    assert len(tasks.calls) == 1
 
 
 def test_a_bad_message_is_kept_with_its_reason_and_its_neighbours_go_on(

@@ -25,13 +25,6 @@ def test_the_health_check_answers_200_while_serving_and_503_while_draining() -> 
     assert status(port, "/elsewhere") == 404
 
 
-def test_a_second_worker_on_the_same_loopback_takes_another_port() -> None:
-    first = serve(lambda: True, 0)
-    second = serve(lambda: False, first)
-    assert second != first
-    assert (status(first), status(second)) == (200, 503)
-
-
 SIGNALLED = """
 import sys, time
 from worker_image.__main__ import _on_signals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from fleetcap import limits
 from fleetcap.model import Job, JobStatus
 
 
@@ -37,6 +38,17 @@ class Enqueue:
 
 
 Admission = Attach | Answer | Record | Enqueue
+
+
+def asks_for_capacity(decision: Admission, job: Job, now: float) -> bool:
+    """Whether the message should see to it that somebody runs the job.
+
+    Whoever puts the run does. A message that joins it leaves that to the one that put it, or ten at once would launch
+    ten workers before any sees another's; only when the run has been waiting for a while may its first asker have died.
+    """
+    if job.status is not JobStatus.QUEUED:
+        return False
+    return isinstance(decision, Enqueue) or now - job.queued_at > limits.FRESH_LEASE_S
 
 
 def admit(job: Job | None, sent_at: float, cached: bool) -> Admission:
