@@ -32,7 +32,7 @@ from local.client import Client
 from local.cloud import ROOT, Cloud, CloudError
 from local.deploy import Synth, deploy
 
-LOOK_EVERY_S = 0.5
+LOOK_EVERY_S = 0.75
 PLAIN_EVERY_S = 5.0
 
 
@@ -171,7 +171,7 @@ def _burst(
     client.send([{"source": s, "workflow_key": key} for s, key in zip(sources, keys, strict=True)])
     onlooker = Onlooker(client, Pool("default", plan.cap), keys, began)
     seen = busiest = onlooker.look()
-    with Live(view.progress(seen), console=console, transient=False, refresh_per_second=4) as live:
+    with Live(view.progress(seen), console=console, auto_refresh=False) as live:
         said_at = 0.0
         while seen.ended < seen.total:
             if time.time() - began > plan.timeout_s:
@@ -182,11 +182,11 @@ def _burst(
             seen = onlooker.look()
             busiest = max(busiest, seen, key=view.liveliness)
             if console.is_terminal:
-                live.update(view.progress(seen))
+                live.update(view.progress(seen), refresh=True)
             elif seen.now - said_at >= PLAIN_EVERY_S:
                 said_at = seen.now
                 console.print(view.plain(seen))
-        live.update(view.progress(seen))
+        live.update(view.progress(seen), refresh=True)
     if not console.is_terminal:
         console.print()  # rich ends the last frame without a line's end there
     return seen, busiest
