@@ -23,6 +23,7 @@ $(READY): requirements.lock requirements-uv.lock pyproject.toml
 	@.venv/bin/uv --system-certs pip sync --quiet --python .venv/bin/python --require-hashes --compile-bytecode requirements.lock requirements-uv.lock \
 	  || .venv/bin/pip install --quiet --require-hashes --disable-pip-version-check -r requirements.lock
 	@.venv/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@.venv/bin/fleetcap prepare
 	@touch $(READY)
 
 setup: $(READY)  ## install everything into .venv
@@ -42,7 +43,7 @@ quick: $(READY)  ## the two-minute inner loop: style, types, tests without the e
 	ruff check . && ruff format --check . && mypy
 	pytest -q -n 2 -m "not cloud" tests
 
-check: $(READY)  ## style, types, import direction, the template
+check: $(READY)  ## style and types
 	ruff check .
 	ruff format --check .
 	mypy

@@ -69,8 +69,7 @@ def run(plan: Plan, console: Console) -> int:
             shutil.rmtree(folder, ignore_errors=True)
         started.callback(maker.cancel)
         maker.start(cloud.environment())
-        config = {"pools": [{"name": "default", "cap": plan.cap}], "intake_batch_size": 1}
-        synth = Synth(config, cloud.environment())
+        synth = Synth(config(plan.cap), cloud.environment())
         started.callback(synth.cancel)
         summary, trouble, busiest = _story(plan, cloud, synth, maker, console)
     (plan.state.parent / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
@@ -78,6 +77,11 @@ def run(plan: Plan, console: Console) -> int:
     if plan.picture:
         view.save_picture(plan.picture, busiest, summary, trouble)
     return 1 if trouble else 0
+
+
+def config(cap: int) -> dict[str, object]:
+    """The stacks' knobs for the demo: a message for each decider, so that many of them decide at once."""
+    return {"pools": [{"name": "default", "cap": cap}], "intake_batch_size": 1}
 
 
 def _story(

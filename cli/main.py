@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import signal
@@ -31,6 +32,8 @@ app = typer.Typer(
 local_app = typer.Typer(help="The embedded cloud: an AWS of processes on this machine.", no_args_is_help=True)
 app.add_typer(local_app, name="local")
 
+DEMO_CAP = 16
+
 
 def state() -> Path:
     """Where this command keeps what it knows between calls: below the folder it is called in."""
@@ -53,7 +56,7 @@ Name = Annotated[
 def demo(
     files: Annotated[list[Path] | None, typer.Argument(help="BAM and SAM files; made up where none are given.")] = None,
     jobs: Annotated[int, typer.Option(min=1, max=1000, help="How many sample files to make.")] = 24,
-    cap: Annotated[int, typer.Option(min=1, max=256, help="How many workers may live at once.")] = 16,
+    cap: Annotated[int, typer.Option(min=1, max=256, help="How many workers may live at once.")] = DEMO_CAP,
     cold_start_s: Annotated[float, typer.Option(min=0, max=600, help="Seconds that a task takes to start.")] = 1.0,
     reads: Annotated[int, typer.Option(min=1, help="Reads in each sample file.")] = 100_000,
     timeout_s: Annotated[float, typer.Option(min=1, help="Give up after this many seconds.")] = 900.0,
@@ -64,6 +67,12 @@ def demo(
         jobs, cap, cold_start_s, reads, files or [], state() / "demo", Path("demo-out"), timeout_s, picture
     )
     sys.exit(demo_story.run(plan, Console()))
+
+
+@app.command(hidden=True)
+def prepare() -> None:
+    """Synthesize what the demo deploys by default, so that the first demo finds it made."""
+    Synth(demo_story.config(DEMO_CAP), os.environ).assembly()
 
 
 @app.command()
