@@ -87,8 +87,7 @@ class Cloud:
     def __enter__(self) -> Self:
         """Take the directory for this process, and sweep what a killed predecessor left there."""
         self._lock = self._locked()
-        for name in ("cloud.json", "outputs.json"):
-            (self.directory / name).unlink(missing_ok=True)
+        (self.directory / "cloud.json").unlink(missing_ok=True)
         sweep(self.directory)
         for name in ("tmp", "fargate"):
             shutil.rmtree(self.directory / name, ignore_errors=True)
@@ -108,7 +107,7 @@ class Cloud:
             try:
                 return self._start()
             except CloudError:
-                self._end_processes()
+                self._end_servers()  # and no sweep: what else carries the mark is at work for this cloud
         return self._start()
 
     def _start(self) -> Endpoints:
@@ -133,20 +132,22 @@ class Cloud:
         """
         with _undisturbed():
             (self.directory / "cloud.json").unlink(missing_ok=True)
-            self._end_processes()
+            self._end_servers()
+            sweep(self.directory)
             shutil.rmtree(self.directory / "tmp", ignore_errors=True)
             if self._lock:
                 self._lock.close()
                 self._lock = None
 
-    def _end_processes(self) -> None:
+    def _end_servers(self) -> None:
+        """The Fargate in order, so that it stops its tasks; then each server with all of its group."""
         for process in reversed(self._processes[1:]):
             process.terminate()
             with suppress(subprocess.TimeoutExpired):
                 process.wait(STOP_S)
-        sweep(self.directory)
         for process in self._processes:
-            process.kill()
+            if process.poll() is None:  # else its number may be anybody's by now
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._processes.clear()
 

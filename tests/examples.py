@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -66,7 +65,3 @@ def running_on(slot: Slot, key: str = "busy", lane: int = 0) -> Running:
 
 def holder_of(slot: Slot, lane: int = 0) -> Holder:
     return Holder(Lease(slot.id, slot.generation), lane)
-
-
-def states_of(slots: Sequence[Slot]) -> list[SlotState]:
-    return [slot.state for slot in slots]

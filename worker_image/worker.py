@@ -241,7 +241,8 @@ class Worker:
             self._log("job lost", job=lane.job.id, attempt=lane.job.attempt)
             lane.kill()
             self._free(number)
-        elif lane.ending and self._written(lane, lane.ending):
+        elif lane.ending:
+            self._write_end(lane, lane.ending)
             self._free(number)
 
     def _free(self, number: int) -> None:
@@ -299,7 +300,7 @@ class Worker:
                 outcome = recover.interrupted(lane.job, self._clock.now(), "the worker was asked to leave")
                 lane.ending = _Ending(self._clock.unique(), outcome)
 
-    def _written(self, lane: _Lane, ending: _Ending) -> bool:
+    def _write_end(self, lane: _Lane, ending: _Ending) -> None:
         """Write the end. A refusal means that the job is not ours any more, which ends it here as well."""
         now, job = self._clock.now(), lane.job
         match ending.outcome:
@@ -312,7 +313,6 @@ class Worker:
                 accepted = self._table.requeue(job, due_at, failures, interruptions, error, ending.op)
         ended = type(ending.outcome).__name__ if ending.outcome else JobStatus.COMPLETED.value
         self._log("ended", job=job.id, key=job.key, attempt=job.attempt, outcome=ended, accepted=accepted)
-        return True
 
 
 def _same_attempt(standing: Job, mine: Job) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,6 @@ class Stage:
     client: Client
     folder: Path
     made: int = 0
-    invoked: list[str] = field(default_factory=list)
 
     def sources(self, count: int, reads: int = READS) -> list[str]:
         """That many distinct files, uploaded; their addresses."""

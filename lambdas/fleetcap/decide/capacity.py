@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from fleetcap import limits
+from fleetcap.decide.backoff import due_at
 from fleetcap.model import Pool, Queued, Running, Slot, SlotState
 
 
@@ -77,8 +78,7 @@ def unresolved(slot: Slot, now: float) -> bool:
 
 def retry_at(strikes: int, now: float, jitter: float) -> float:
     """When to launch again after one failure more. `strikes` counts those before; `jitter` is 0 to 1."""
-    delay = min(limits.BACKOFF_FIRST_S * 2.0 ** min(strikes, 16), limits.BACKOFF_MAX_S)
-    return now + delay * (0.75 + 0.5 * jitter)
+    return due_at(now, limits.BACKOFF_FIRST_S, limits.BACKOFF_MAX_S, strikes, jitter)
 
 
 def full(pool: Pool, slots: Sequence[Slot], now: float) -> Wait | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fleetcap import limits
+from fleetcap.decide.backoff import due_at
 from fleetcap.decide.capacity import unresolved
 from fleetcap.model import Holder, Job, Pool, Running, Slot, SlotId, SlotState, TaskStatus
 
@@ -156,5 +157,5 @@ def failed(job: Job, error: str, permanent: bool, now: float, jitter: float) -> 
     failures = job.failures + 1
     if permanent or failures >= job.request.max_attempts:
         return GiveUp(error)
-    delay = min(limits.RETRY_FIRST_S * 2.0 ** (failures - 1), limits.RETRY_MAX_S)
-    return Requeue(now + delay * (0.75 + 0.5 * jitter), failures, job.interruptions, error)
+    again_at = due_at(now, limits.RETRY_FIRST_S, limits.RETRY_MAX_S, job.failures, jitter)
+    return Requeue(again_at, failures, job.interruptions, error)
