@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import urllib3
 
-from fleetcap.adapters.control_table import DynamoControlTable
+from fleetcap.adapters.dynamo import DynamoControlTable
 from local.cloud import Endpoints
 
 _BATCH: Final = 10

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from moto import mock_aws
 
-from fleetcap.adapters.control_table import DynamoControlTable
+from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from tests.fakes import FakeTasks, HandClock, Lines, make_fleet, moto_table
 

@@ -10,7 +10,7 @@ from typing import Any
 import boto3
 
 from fleetcap import keys
-from fleetcap.adapters.control_table import DynamoControlTable
+from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.model import Artifact, LaunchAnswer, Lease, Pool, Started, TaskStatus
 from fleetcap.ports import Assignment, Child, ChildReport

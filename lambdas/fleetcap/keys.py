@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, Final
 
 from fleetcap import limits
@@ -155,6 +156,12 @@ def job_item(job: Job, op: str) -> dict[str, Any]:
     return {**item, OPEN_PK: queued_pk(job.pool, job.shard)}
 
 
+@lru_cache(maxsize=256)
+def _request(text: str) -> Request:
+    """A busy worker reads the same job every few seconds."""
+    return Request(**json.loads(text))
+
+
 def job_from(item: Item) -> Job:
     """Read a job."""
     holder = item.get("holder", "")
@@ -164,7 +171,7 @@ def job_from(item: Item) -> Job:
         status=JobStatus(item["status"]),
         pool=item["pool"],
         priority=int(item["priority"]),
-        request=Request(**json.loads(item["request"])),
+        request=_request(item["request"]),
         shard=int(item["shard"]),
         rank=item[OPEN_RANK],
         attempt=int(item["attempt"]),
@@ -213,29 +220,61 @@ def running_from(item: Item) -> Running:
 
 @dataclass(frozen=True)
 class Condition:
-    """A named guard: an expression and its values."""
+    """A named guard: an expression and its values. A compound one knows its clauses, so that each can be told apart."""
 
     name: str
     expression: str
     values: Mapping[str, Any] = field(default_factory=dict)
+    clauses: tuple[Condition, ...] = ()
 
     def __and__(self, other: Condition) -> Condition:
         return Condition(
             f"{self.name} and {other.name}",
             f"({self.expression}) AND ({other.expression})",
             {**self.values, **other.values},
+            (*(self.clauses or (self,)), *(other.clauses or (other,))),
         )
 
 
 @dataclass(frozen=True)
-class Write:
-    """One conditional update of one item."""
+class Put:
+    """One conditional put of one whole item. `name` is the operation's, as in `docs/exactness.md`."""
 
+    name: str
+    item: Mapping[str, Any]
+    condition: Condition
+
+    @property
+    def key(self) -> Mapping[str, str]:
+        """The item's own key."""
+        return {name: self.item[name] for name in (TABLE_PK, TABLE_SK)}
+
+    @property
+    def op(self) -> str:
+        """By which its author recognises a put that landed unseen; "" for none."""
+        return str(self.item.get(OP, ""))
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """Every `:value` of the condition."""
+        return self.condition.values
+
+
+@dataclass(frozen=True)
+class Write:
+    """One conditional update of one item. `name` is the operation's, as in `docs/exactness.md`."""
+
+    name: str
     key: Mapping[str, str]
     condition: Condition
     sets: Mapping[str, Any]
     removes: Sequence[str] = ()
     add_strike: bool = False
+
+    @property
+    def op(self) -> str:
+        """By which its author recognises a write that landed unseen; "" for none."""
+        return str(self.sets.get(OP, ""))
 
     @property
     def update(self) -> str:
@@ -324,9 +363,15 @@ def held_by(holder: Holder) -> Condition:
 # --- slot operations
 
 
+def create_write(slot: SlotId, now: float) -> Put:
+    """A slot that does not exist yet."""
+    return Put("create", slot_item(slot, now), ABSENT)
+
+
 def lease_write(slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str) -> Write:
     """EMPTY → LAUNCHING. What the slot knows of past failures stays, for the pool's backoff is read from it."""
     return Write(
+        "lease",
         slot_key(slot.id),
         SLOT_EMPTY & at_generation(slot.generation) & SLOT_STAYS,
         {
@@ -344,7 +389,7 @@ def lease_write(slot: Slot, launch: str, for_job: str, strikes: int, now: float,
 def launched_write(lease: Lease, arn: str, now: float) -> Write:
     """Record the task that ECS named for this lease, and since when: its first beat is awaited from here on."""
     condition = at_generation(lease.generation) & SLOT_LAUNCHING & arn_none_or(arn)
-    return Write(slot_key(lease.slot), condition, {"arn": arn, "launched_at": _seconds(now)})
+    return Write("launched", slot_key(lease.slot), condition, {"arn": arn, "launched_at": _seconds(now)})
 
 
 def beat_write(lease: Lease, arn: str, first: bool, now: float) -> Write:
@@ -352,7 +397,7 @@ def beat_write(lease: Lease, arn: str, first: bool, now: float) -> Write:
     sets: dict[str, Any] = {"state": SlotState.READY.value, "arn": arn, "seen_at": _seconds(now)}
     if first:
         sets["ready_at"] = _seconds(now)
-    return Write(slot_key(lease.slot), at_generation(lease.generation) & SLOT_HELD & arn_none_or(arn), sets)
+    return Write("beat", slot_key(lease.slot), at_generation(lease.generation) & SLOT_HELD & arn_none_or(arn), sets)
 
 
 def release_write(lease: Lease, arn: str, now: float, why: str, retry_at: float, op: str) -> Write:
@@ -366,6 +411,7 @@ def release_write(lease: Lease, arn: str, now: float, why: str, retry_at: float,
     if retry_at:
         sets |= {"failed_at": _seconds(now), "retry_at": _seconds(retry_at)}
     return Write(
+        "release",
         slot_key(lease.slot),
         at_generation(lease.generation) & SLOT_HELD & arn_is(arn),
         sets,
@@ -377,6 +423,7 @@ def release_write(lease: Lease, arn: str, now: float, why: str, retry_at: float,
 def missing_write(lease: Lease, since: float) -> Write:
     """Note since when ECS does not know the task; 0 takes the note back."""
     return Write(
+        "missing",
         slot_key(lease.slot),
         at_generation(lease.generation) & SLOT_HELD,
         {"missing_since": _seconds(since)},
@@ -386,16 +433,22 @@ def missing_write(lease: Lease, since: float) -> Write:
 def retire_write(slot: SlotId, retire: bool) -> Write:
     """Mark a slot above the cap, or take the mark back."""
     if retire:
-        return Write(slot_key(slot), EXISTS, {"retire": True})
-    return Write(slot_key(slot), EXISTS, {SCHEMA: SCHEMA_VERSION}, ("retire",))
+        return Write("retire", slot_key(slot), EXISTS, {"retire": True})
+    return Write("retire", slot_key(slot), EXISTS, {SCHEMA: SCHEMA_VERSION}, ("retire",))
 
 
 # --- job operations
 
 
+def put_write(job: Job, replacing: Job | None, op: str) -> Put:
+    """Absent, or the finished run that was read → this run."""
+    return Put("put", job_item(job, op), run_ended(replacing.run) if replacing else ABSENT)
+
+
 def claim_write(queued: Job, holder: Holder, now: float, op: str) -> Write:
     """QUEUED → RUNNING under the next attempt."""
     return Write(
+        "claim",
         job_key(queued.key),
         queued_at_attempt(queued),
         {
@@ -414,6 +467,7 @@ def claim_write(queued: Job, holder: Holder, now: float, op: str) -> Write:
 def heartbeat_write(running: Job, now: float, stage: str, fraction: float, message: str) -> Write:
     """How far the attempt is."""
     return Write(
+        "heartbeat",
         job_key(running.key),
         running_at_attempt(running),
         {
@@ -428,6 +482,7 @@ def heartbeat_write(running: Job, now: float, stage: str, fraction: float, messa
 def finish_write(running: Job, status: JobStatus, now: float, error: str, artifacts: Sequence[str], op: str) -> Write:
     """RUNNING → a final status; the job leaves the index, and the table some days later."""
     return Write(
+        "finish",
         job_key(running.key),
         running_at_attempt(running),
         {
@@ -447,6 +502,7 @@ def requeue_write(running: Job, due_at: float, failures: int, interruptions: int
     if running.holder is None:
         raise ValueError(f"job {running.key} has no holder to take it from")
     return Write(
+        "requeue",
         job_key(running.key),
         running_at_attempt(running) & held_by(running.holder),
         {

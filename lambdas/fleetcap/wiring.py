@@ -14,7 +14,7 @@ import boto3
 from botocore.config import Config
 
 from fleetcap import keys
-from fleetcap.adapters.control_table import DynamoControlTable
+from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.adapters.system import SystemClock
 from fleetcap.adapters.workers import EcsTasks
 from fleetcap.fleet import Fleet

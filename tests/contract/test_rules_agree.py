@@ -16,7 +16,7 @@ import pytest
 from moto import mock_aws
 
 from fleetcap import limits
-from fleetcap.adapters.control_table import DynamoControlTable
+from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.decide import admit, capacity, recover
 from fleetcap.model import Holder, Job, JobStatus, Lease, NotStarted, Running, Slot, SlotId, SlotState, TaskStatus
 from tests.examples import GENERATION, NOW, a_job, a_pool

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fleetcap import limits
-from fleetcap.adapters.control_table import DynamoControlTable
+from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.model import Artifact, Flags, Holder, Job, JobStatus, Lease, Slot, SlotState
 from fleetcap.ports import ChildReport, Failure, Progress

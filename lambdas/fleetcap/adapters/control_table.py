@@ -1,4 +1,4 @@
-"""The control table on DynamoDB: every conditional operation of the protocol, one item at a time.
+"""The control table: every conditional operation of the protocol, one item at a time, over any store of items.
 
 Two things are settled here once. A refusal is an answer (False, None); and a refusal that hands back our own `op` is a
 success whose first reply was lost, whoever retried: the SDK or the caller.
@@ -6,13 +6,10 @@ success whose first reply was lost, whoever retried: the SDK or the caller.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
-
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
-from botocore.exceptions import ClientError
+from typing import Final, NamedTuple, Protocol
 
 from fleetcap import keys, limits
 from fleetcap.model import (
@@ -28,46 +25,72 @@ from fleetcap.model import (
     SlotId,
 )
 
-if TYPE_CHECKING:
-    from mypy_boto3_dynamodb import DynamoDBClient
 
-_to_wire = TypeSerializer().serialize
-_from_wire = TypeDeserializer().deserialize
+@dataclass(frozen=True)
+class Reply:
+    """What became of a conditional write. `item`: as it stands now; empty where a refusal met nothing."""
 
-
-def _pack(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _to_wire(value) for name, value in values.items()}
+    accepted: bool
+    item: keys.Item
 
 
-def _unpack(item: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _from_wire(value) for name, value in item.items()}
+class Items(Protocol):
+    """What the control table needs of its store. Every write is atomic on its one item."""
+
+    def get(self, key: Mapping[str, str]) -> keys.Item | None:
+        """One item, strongly consistent."""
+
+    def partition(self, pk: str) -> Iterable[keys.Item]:
+        """All items of a partition by sort key, strongly consistent."""
+
+    def open(self, pk: str, page: int) -> Iterable[keys.Item]:
+        """A partition of the `open` index by rank, lagging, `page` items a request as the caller goes on."""
+
+    def update(self, write: keys.Write) -> Reply:
+        """Update one item if its condition holds."""
+
+    def put(self, put: keys.Put) -> Reply:
+        """Put one item if its condition holds."""
 
 
-class DynamoControlTable:
-    """ports.ControlTable on one DynamoDB table."""
+class Reader(NamedTuple):
+    """How items become values."""
 
-    def __init__(self, client: DynamoDBClient, table: str) -> None:
-        self._client = client
-        self._table = table
+    slot: Callable[[keys.Item], Slot]
+    job: Callable[[keys.Item], Job]
+    queued: Callable[[keys.Item], Queued]
+    running: Callable[[keys.Item], Running]
+
+
+READER: Final = Reader(keys.slot_from, keys.job_from, keys.queued_from, keys.running_from)
+
+
+class StoredControlTable:
+    """ports.ControlTable over a store of items. `read` tells what items say; a store that never changes an item may
+    remember that."""
+
+    def __init__(self, items: Items, read: Reader = READER) -> None:
+        self._items = items
+        self._read = read
 
     # --- slots
 
     def slots(self, pool: str) -> list[Slot]:
         found: list[Slot] = []
         for bank in range(limits.BANKS_MAX):
-            items = list(self._query(keys.bank_pk(pool, bank)))
-            found += map(keys.slot_from, items)
+            items = list(self._items.partition(keys.bank_pk(pool, bank)))
+            found += map(self._read.slot, items)
             if len(items) < limits.BANK_SLOTS:
                 break
         return found
 
     def slot(self, slot: SlotId) -> Slot | None:
-        item = self._get(keys.slot_key(slot))
-        return keys.slot_from(item) if item else None
+        item = self._items.get(keys.slot_key(slot))
+        return self._read.slot(item) if item else None
 
     def create_slots(self, slots: Iterable[SlotId], now: float) -> None:
         for slot in slots:
-            self._put(keys.slot_item(slot, now), keys.ABSENT, op="")
+            self._items.put(keys.create_write(slot, now))
 
     def lease(self, slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str) -> bool:
         return self._write(keys.lease_write(slot, launch, for_job, strikes, now, op)) is not None
@@ -79,7 +102,7 @@ class DynamoControlTable:
         item = self._write(keys.beat_write(lease, arn, first, now))
         if item is None:
             return None
-        slot = keys.slot_from(item)
+        slot = self._read.slot(item)
         return Flags(leave=slot.leave, retire=slot.retire)
 
     def release(self, lease: Lease, arn: str, now: float, why: str, retry_at: float, op: str) -> bool:
@@ -94,38 +117,26 @@ class DynamoControlTable:
     # --- jobs
 
     def job(self, key: str) -> Job | None:
-        item = self._get(keys.job_key(key))
-        return keys.job_from(item) if item else None
-
-    def jobs(self, job_keys: Sequence[str]) -> list[Job]:
-        """Those of the jobs that exist, strongly consistent, a hundred a request; for onlookers, not for deciders."""
-        found: list[Job] = []
-        for start in range(0, len(job_keys), limits.BATCH_GET_ITEMS):
-            wanted = [_pack(keys.job_key(key)) for key in job_keys[start : start + limits.BATCH_GET_ITEMS]]
-            while wanted:
-                request: Any = {self._table: {"Keys": wanted, "ConsistentRead": True}}
-                answer: Any = self._client.batch_get_item(RequestItems=request)
-                found += (keys.job_from(_unpack(item)) for item in answer["Responses"].get(self._table, []))
-                wanted = answer["UnprocessedKeys"].get(self._table, {}).get("Keys", [])
-        return found
+        item = self._items.get(keys.job_key(key))
+        return self._read.job(item) if item else None
 
     def queued(self, pool: Pool, now: float, limit: int) -> list[Queued]:
         found: list[Queued] = []
         for shard in range(pool.shards):
-            entries = map(keys.queued_from, self._query_open(keys.queued_pk(pool.name, shard), limit))
+            entries = map(self._read.queued, self._items.open(keys.queued_pk(pool.name, shard), limit))
             found += islice((entry for entry in entries if entry.due_at <= now), limit)
         return sorted(found, key=lambda entry: entry.rank)[:limit]
 
     def running(self, pool: Pool) -> list[Running]:
         return [
-            keys.running_from(item)
+            self._read.running(item)
             for shard in range(pool.shards)
-            for item in self._query_open(keys.running_pk(pool.name, shard), limits.OPEN_PAGE_ITEMS)
+            for item in self._items.open(keys.running_pk(pool.name, shard), limits.OPEN_PAGE_ITEMS)
         ]
 
     def put(self, job: Job, replacing: Job | None, op: str) -> bool:
-        condition = keys.run_ended(replacing.run) if replacing else keys.ABSENT
-        return self._put(keys.job_item(job, op), condition, op)
+        put = keys.put_write(job, replacing, op)
+        return _landed(self._items.put(put), put.op) is not None
 
     def claim(self, queued: Job, holder: Holder, now: float, op: str) -> Job | None:
         if self._write(keys.claim_write(queued, holder, now, op)) is None:
@@ -150,74 +161,11 @@ class DynamoControlTable:
     def requeue(self, running: Job, due_at: float, failures: int, interruptions: int, error: str, op: str) -> bool:
         return self._write(keys.requeue_write(running, due_at, failures, interruptions, error, op)) is not None
 
-    # --- requests
-
-    def _get(self, key: Mapping[str, str]) -> dict[str, Any] | None:
-        answer = self._client.get_item(TableName=self._table, Key=_pack(key), ConsistentRead=True)
-        return _unpack(answer["Item"]) if "Item" in answer else None
-
-    def _query(self, pk: str) -> Iterator[dict[str, Any]]:
-        return self._pages(
-            KeyConditionExpression=f"#{keys.TABLE_PK} = :pk",
-            ExpressionAttributeNames={f"#{keys.TABLE_PK}": keys.TABLE_PK},
-            ExpressionAttributeValues=_pack({":pk": pk}),
-            ConsistentRead=True,
-        )
-
-    def _query_open(self, pk: str, page: int) -> Iterator[dict[str, Any]]:
-        return self._pages(
-            IndexName=keys.OPEN_INDEX,
-            KeyConditionExpression=f"#{keys.OPEN_PK} = :pk",
-            ExpressionAttributeNames={f"#{keys.OPEN_PK}": keys.OPEN_PK},
-            ExpressionAttributeValues=_pack({":pk": pk}),
-            Limit=min(page, limits.OPEN_PAGE_ITEMS),
-        )
-
-    def _pages(self, **query: Any) -> Iterator[dict[str, Any]]:  # noqa: ANN401 - the query goes to boto3 as it is
-        """Every item, a page at a time as the caller goes on, at most as many pages as a decision may read."""
-        for _ in range(limits.PAGES_MAX):
-            answer = self._client.query(TableName=self._table, **query)
-            yield from map(_unpack, answer["Items"])
-            if "LastEvaluatedKey" not in answer:
-                return
-            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
-
-    def _write(self, write: keys.Write) -> dict[str, Any] | None:
+    def _write(self, write: keys.Write) -> keys.Item | None:
         """The item after the write, or None where its condition refused it."""
-        try:
-            answer = self._client.update_item(
-                TableName=self._table,
-                Key=_pack(write.key),
-                UpdateExpression=write.update,
-                ConditionExpression=write.condition.expression,
-                ExpressionAttributeNames=keys.names_in(write.update, write.condition.expression),
-                ExpressionAttributeValues=_pack(write.values),
-                ReturnValues="ALL_NEW",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
-        except ClientError as error:
-            return _landed_unseen(error, write.sets.get(keys.OP, ""))
-        return _unpack(answer["Attributes"])
-
-    def _put(self, item: Mapping[str, Any], condition: keys.Condition, op: str) -> bool:
-        request: dict[str, Any] = {
-            "TableName": self._table,
-            "Item": _pack(item),
-            "ConditionExpression": condition.expression,
-            "ExpressionAttributeNames": keys.names_in(condition.expression),
-        }
-        if condition.values:  # DynamoDB refuses an empty map
-            request["ExpressionAttributeValues"] = _pack(condition.values)
-        try:
-            self._client.put_item(**request, ReturnValuesOnConditionCheckFailure="ALL_OLD")
-        except ClientError as error:
-            return _landed_unseen(error, op) is not None
-        return True
+        return _landed(self._items.update(write), write.op)
 
 
-def _landed_unseen(error: ClientError, op: str) -> dict[str, Any] | None:
-    """The item that stands, if our own write made it so and only its reply was lost; None where we are refused."""
-    if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-        raise error
-    standing = _unpack(error.response.get("Item", {}))  # type: ignore[arg-type]
-    return standing if op and standing.get(keys.OP) == op else None
+def _landed(reply: Reply, op: str) -> keys.Item | None:
+    """The item that stands, if our own write made it so, its first reply lost or not; None where we are refused."""
+    return reply.item if reply.accepted or (op and reply.item.get(keys.OP) == op) else None

@@ -1,0 +1,124 @@
+"""The control table's items in DynamoDB: expressions on the wire, pages, and what a refusal looks like."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
+from botocore.exceptions import ClientError
+
+from fleetcap import keys, limits
+from fleetcap.adapters.control_table import Reply, StoredControlTable
+from fleetcap.model import Job
+
+if TYPE_CHECKING:
+    from mypy_boto3_dynamodb import DynamoDBClient
+
+_to_wire = TypeSerializer().serialize
+_from_wire = TypeDeserializer().deserialize
+
+
+def _pack(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _to_wire(value) for name, value in values.items()}
+
+
+def _unpack(item: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _from_wire(value) for name, value in item.items()}
+
+
+class DynamoItems:
+    """control_table.Items in one DynamoDB table."""
+
+    def __init__(self, client: DynamoDBClient, table: str) -> None:
+        self._client = client
+        self._table = table
+
+    def get(self, key: Mapping[str, str]) -> keys.Item | None:
+        answer = self._client.get_item(TableName=self._table, Key=_pack(key), ConsistentRead=True)
+        return _unpack(answer["Item"]) if "Item" in answer else None
+
+    def batch(self, wanted: Sequence[Mapping[str, str]]) -> Iterator[keys.Item]:
+        """Those of the items that exist, strongly consistent, a hundred a request."""
+        for start in range(0, len(wanted), limits.BATCH_GET_ITEMS):
+            asked = [_pack(key) for key in wanted[start : start + limits.BATCH_GET_ITEMS]]
+            while asked:
+                request: Any = {self._table: {"Keys": asked, "ConsistentRead": True}}
+                answer: Any = self._client.batch_get_item(RequestItems=request)
+                yield from map(_unpack, answer["Responses"].get(self._table, []))
+                asked = answer["UnprocessedKeys"].get(self._table, {}).get("Keys", [])
+
+    def partition(self, pk: str) -> Iterator[keys.Item]:
+        return self._pages(
+            KeyConditionExpression=f"#{keys.TABLE_PK} = :pk",
+            ExpressionAttributeNames={f"#{keys.TABLE_PK}": keys.TABLE_PK},
+            ExpressionAttributeValues=_pack({":pk": pk}),
+            ConsistentRead=True,
+        )
+
+    def open(self, pk: str, page: int) -> Iterator[keys.Item]:
+        return self._pages(
+            IndexName=keys.OPEN_INDEX,
+            KeyConditionExpression=f"#{keys.OPEN_PK} = :pk",
+            ExpressionAttributeNames={f"#{keys.OPEN_PK}": keys.OPEN_PK},
+            ExpressionAttributeValues=_pack({":pk": pk}),
+            Limit=min(page, limits.OPEN_PAGE_ITEMS),
+        )
+
+    def _pages(self, **query: Any) -> Iterator[keys.Item]:  # noqa: ANN401 - the query goes to boto3 as it is
+        """Every item, a page at a time as the caller goes on, at most as many pages as a decision may read."""
+        for _ in range(limits.PAGES_MAX):
+            answer = self._client.query(TableName=self._table, **query)
+            yield from map(_unpack, answer["Items"])
+            if "LastEvaluatedKey" not in answer:
+                return
+            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def update(self, write: keys.Write) -> Reply:
+        try:
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key=_pack(write.key),
+                UpdateExpression=write.update,
+                ConditionExpression=write.condition.expression,
+                ExpressionAttributeNames=keys.names_in(write.update, write.condition.expression),
+                ExpressionAttributeValues=_pack(write.values),
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except ClientError as error:
+            return _refusal(error)
+        return Reply(True, _unpack(answer["Attributes"]))
+
+    def put(self, put: keys.Put) -> Reply:
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "Item": _pack(put.item),
+            "ConditionExpression": put.condition.expression,
+            "ExpressionAttributeNames": keys.names_in(put.condition.expression),
+        }
+        if put.condition.values:  # DynamoDB refuses an empty map
+            request["ExpressionAttributeValues"] = _pack(put.condition.values)
+        try:
+            self._client.put_item(**request, ReturnValuesOnConditionCheckFailure="ALL_OLD")
+        except ClientError as error:
+            return _refusal(error)
+        return Reply(True, put.item)
+
+
+def _refusal(error: ClientError) -> Reply:
+    if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+        raise error
+    return Reply(False, _unpack(error.response.get("Item", {})))  # type: ignore[arg-type]
+
+
+class DynamoControlTable(StoredControlTable):
+    """ports.ControlTable on one DynamoDB table."""
+
+    def __init__(self, client: DynamoDBClient, table: str) -> None:
+        self._dynamo = DynamoItems(client, table)
+        super().__init__(self._dynamo)
+
+    def jobs(self, job_keys: Sequence[str]) -> list[Job]:
+        """Those of the jobs that exist, strongly consistent; for onlookers, not for deciders."""
+        return [keys.job_from(item) for item in self._dynamo.batch([keys.job_key(key) for key in job_keys])]

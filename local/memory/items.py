@@ -1,0 +1,94 @@
+"""The control table's items in memory: atomic writes under the very conditions that DynamoDB is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, TypeVar
+
+from fleetcap import keys, limits
+from fleetcap.adapters.control_table import READER, Reader, Reply
+from local.memory.expressions import holds
+
+Key = tuple[str, str]
+T = TypeVar("T")
+
+_PROJECTED: Final = (keys.TABLE_PK, keys.TABLE_SK, keys.OPEN_PK, keys.OPEN_RANK, *keys.OPEN_PROJECTION)
+
+
+def remembering() -> Reader:
+    """A reader for items that are never changed: each is read once. It keeps what it read, so make one per store."""
+    slot, job, queued, running = READER
+    return Reader(_remembered(slot), _remembered(job), _remembered(queued), _remembered(running))
+
+
+def _remembered(read: Callable[[keys.Item], T]) -> Callable[[keys.Item], T]:
+    known: dict[int, tuple[keys.Item, T]] = {}
+
+    def remembered(item: keys.Item) -> T:
+        found = known.get(id(item))
+        if found is None:
+            found = known[id(item)] = item, read(item)  # the item is kept too, so that its id stays its own
+        return found[1]
+
+    return remembered
+
+
+class MemoryItems:
+    """control_table.Items. Items are replaced, never changed, so a reader keeps what it read."""
+
+    def __init__(self) -> None:
+        self._partitions: dict[str, dict[str, keys.Item]] = {}
+        self._open: dict[str, dict[Key, keys.Item]] = {}
+
+    def get(self, key: Mapping[str, str]) -> keys.Item | None:
+        return self._partitions.get(key[keys.TABLE_PK], {}).get(key[keys.TABLE_SK])
+
+    def partition(self, pk: str) -> list[keys.Item]:
+        found = self._partitions.get(pk, {})
+        return [found[sk] for sk in sorted(found)]
+
+    def open(self, pk: str, page: int) -> list[keys.Item]:
+        """As far as a decision may read, at once: pages make no other difference in memory."""
+        entries = self._open.get(pk, {})
+        readable = limits.PAGES_MAX * min(page, limits.OPEN_PAGE_ITEMS)
+        return sorted(entries.values(), key=_by_rank)[:readable] if len(entries) > 1 else list(entries.values())
+
+    def update(self, write: keys.Write) -> Reply:
+        standing = self.get(write.key)
+        if not holds(write.condition, standing or {}, write.condition.values):
+            return Reply(False, standing or {})
+        item: dict[str, Any] = {**(standing or write.key), **write.sets}
+        if write.add_strike:
+            item["strikes"] = item.get("strikes", 0) + 1
+        for name in write.removes:
+            item.pop(name, None)
+        return self._stored(write.key, standing, item)
+
+    def put(self, put: keys.Put) -> Reply:
+        standing = self.get(put.key)
+        if not holds(put.condition, standing or {}, put.values):
+            return Reply(False, standing or {})
+        return self._stored(put.key, standing, put.item)
+
+    def all(self) -> Iterator[keys.Item]:
+        """Every item, for onlookers."""
+        for found in self._partitions.values():
+            yield from found.values()
+
+    def _stored(self, key: Mapping[str, str], standing: keys.Item | None, item: keys.Item) -> Reply:
+        pk, sk = key[keys.TABLE_PK], key[keys.TABLE_SK]
+        self._partitions.setdefault(pk, {})[sk] = item
+        if keys.OPEN_PK in item or (standing and keys.OPEN_PK in standing):
+            self._index((pk, sk), standing, item)
+        return Reply(True, item)
+
+    def _index(self, key: Key, standing: keys.Item | None, item: keys.Item) -> None:
+        """Bring the index to what the write made of an item that is, or was, in it. Here at once; AWS lags."""
+        if standing and (old := standing.get(keys.OPEN_PK)) in self._open:
+            self._open[old].pop(key, None)
+        if new := item.get(keys.OPEN_PK):
+            self._open.setdefault(new, {})[key] = {name: item[name] for name in _PROJECTED if name in item}
+
+
+def _by_rank(entry: keys.Item) -> tuple[str, str]:
+    return entry[keys.OPEN_RANK], entry[keys.TABLE_PK]

@@ -1,0 +1,104 @@
+"""What a set of histories should have seen: every fault, every decision, every way in which a condition refuses."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+from fleetcap import keys
+from fleetcap.model import Holder, Job, JobStatus, Lease, Request, Slot, SlotId, SlotState
+from local.simulator.plan import Fault, Trouble
+
+DECISIONS: Final = (
+    "log admitted Attach",
+    "log admitted Answer",
+    "log admitted Enqueue",
+    "log admitted Record",
+    "log rejected",
+    "log lease",
+    "log wait",
+    "log launched",
+    "log launch unanswered",
+    "log late answer",
+    "log release",
+    "log requeue Requeue",
+    "log requeue GiveUp",
+    "log stop",
+    "log ignore",
+    "log claimed",
+    "log job lost",
+    "log no child",
+    "log ended COMPLETED",
+    "log ended Requeue",
+    "log ended GiveUp",
+    "log leaving",
+    "launch Started",
+    "launch NotStarted",
+    "launch Unanswered",
+    "described ALIVE",
+    "described STOPPED",
+    "described MISSING",
+    "a token had been forgotten",
+)
+DELIVERIES: Final = (
+    "trouble: a duplicate delivery",
+    "trouble: a redelivery",
+    "trouble: a tick did not come",
+    "trouble: an event was late",
+    "trouble: an event was lost",
+)
+UNREACHABLE: Final = {
+    "refused retire: it exists": "slots are never deleted",
+    "refused release: no task is recorded": "ECS answers a token with a task or with failures, never with both",
+    "log job lost": "a beat is refused before the job is; a cancel will be the first to take a job from a live worker",
+}
+"""Branches that no history can take, each with its reason."""
+
+
+def operations() -> Iterator[keys.Write | keys.Put]:
+    """One of each conditional operation, in each of its forms."""
+    slot = Slot(SlotId("default", 0), SlotState.EMPTY, 1)
+    job = Job("key", 1, JobStatus.QUEUED, "default", 5, Request("s3://bucket/a.bam", "bam"), rank="5", attempt=1)
+    lease = Lease(slot.id, 1)
+    running = Job(
+        "key", 1, JobStatus.RUNNING, "default", 5, job.request, rank="5", attempt=1, holder=Holder(lease)
+    )  # fmt: skip
+    yield keys.create_write(slot.id, 0.0)
+    yield keys.lease_write(slot, "{}", "key", 0, 0.0, "op")
+    yield keys.launched_write(lease, "arn", 0.0)
+    yield keys.beat_write(lease, "arn", False, 0.0)
+    yield keys.release_write(lease, "arn", 0.0, "why", 0.0, "op")
+    yield keys.release_write(lease, "", 0.0, "why", 1.0, "op")
+    yield keys.missing_write(lease, 1.0)
+    yield keys.retire_write(slot.id, True)
+    yield keys.put_write(job, None, "op")
+    yield keys.put_write(job, job, "op")
+    yield keys.claim_write(job, Holder(lease), 0.0, "op")
+    yield keys.heartbeat_write(running, 0.0, "sort", 0.5, "")
+    yield keys.finish_write(running, JobStatus.COMPLETED, 0.0, "", (), "op")
+    yield keys.requeue_write(running, 0.0, 0, 0, "", "op")
+
+
+def guards() -> list[tuple[str, str]]:
+    """Every operation with every named clause of its condition."""
+    found = {
+        (write.name, clause.name): None
+        for write in operations()
+        for clause in write.condition.clauses or (write.condition,)
+    }
+    return list(found)
+
+
+def expected() -> list[str]:
+    """Every branch that histories can take."""
+    written = dict.fromkeys(f"write {write.name}" for write in operations())
+    refused = [f"refused {operation}: {clause}" for operation, clause in guards()]
+    faults = [f"fault: {fault}" for fault in Fault] + [f"trouble: {trouble}" for trouble in Trouble]
+    branches = [*DECISIONS, *DELIVERIES, *written, *refused, *faults]
+    return [branch for branch in branches if branch not in UNREACHABLE]
+
+
+def never_taken(seen: Counter[str]) -> list[str]:
+    """The branches that no history took."""
+    return [branch for branch in expected() if not seen[branch]]

@@ -1,0 +1,654 @@
+"""One history: a plan carried out by the production code until everything is settled or an invariant broke."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from random import Random
+from typing import Any, Final, TypeVar
+
+from fleetcap import keys, limits
+from fleetcap.adapters.control_table import Reply, StoredControlTable
+from fleetcap.catalog import artifact_keys
+from fleetcap.fleet import Fleet
+from fleetcap.model import Lease, Pool, TaskStatus
+from handlers import task_state, tick
+from handlers.intake import Intake
+from local.fargate.tasks import Status
+from local.memory.ecs import MemoryEcs, MemoryTask
+from local.memory.items import remembering
+from local.simulator.plan import CRASHES, LONG, WORKERS_TROUBLES, Fault, MessagePlan, Plan, Trouble, TroubleAt
+from local.simulator.ports import (
+    DESCRIBE,
+    READS,
+    RUN_TASK,
+    TABLE_WRITES,
+    WRITES,
+    Cache,
+    Ecs,
+    NoAnswer,
+    Rejects,
+    SimulatedChildren,
+    SimulatedClock,
+    TableItems,
+    Throttled,
+    WatchedItems,
+)
+from local.simulator.truth import CONFIGURED_WITHIN_S, Truth, Violation, Worker
+from local.simulator.world import BEGAN_AT, FOREVER, Crash, Line, Process, World
+from worker_image.worker import Settings
+from worker_image.worker import Worker as Loop
+
+T = TypeVar("T")
+
+CLUSTER: Final = "arn:aws:ecs:local:000000000000:cluster/fleet"
+LAUNCH: Final = {
+    "cluster": CLUSTER,
+    "taskDefinition": "worker",
+    "launchType": "FARGATE",
+    "networkConfiguration": {"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
+    "container": "worker",
+}
+POOL: Final = "default"
+JOB_TIMEOUT_S: Final = 60
+
+LEAVES_S: Final = 15.0
+"""How long a task takes from its end to STOPPED. A job that arrives meanwhile counts on a worker that is leaving."""
+
+LIKELY: Final = {READS: 0.4, WRITES: 1.0, TABLE_WRITES: 1.0, RUN_TASK: 5.0, DESCRIBE: 5.0}
+"""How likely a call goes wrong, next to a write of the table: there are many reads, and few launches."""
+
+STALE_S: Final = 60.0
+"""How long DescribeTasks may lag."""
+
+WORLDLY: Final = ("NoAnswer", "Throttled", "Unresolved", "no memory for another process")
+"""The errors that a process may meet here. Any other one that it logs is a fault of its own."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a history went. `seen` counts faults, decisions, writes and refusals."""
+
+    plan: Plan
+    violation: Violation | None
+    seen: Counter[str]
+    lines: list[Line] = field(default_factory=list)
+    peak: int = 0
+    launched: int = 0
+    calls: int = 0
+    faults: int = 0
+    seconds: float = 0.0
+    longest_wait_s: float = 0.0
+
+
+def run(plan: Plan, tracing: bool = False) -> Result:
+    """Carry out a plan. The same plan goes the same way every time."""
+    history = History(plan, tracing)
+    violation: Violation | None = None
+    try:
+        history.run()
+    except Violation as error:
+        violation = error
+        history.world.log("truth", str(error), "VIOLATION")
+    truth, world = history.truth, history.world
+    truth.seen["a token had been forgotten"] += history.ecs.forgotten
+    return Result(
+        plan,
+        violation,
+        truth.seen,
+        world.lines or [],
+        truth.peak,
+        truth.launched,
+        history.calls,
+        history.faults,
+        world.now - BEGAN_AT,
+        truth.longest_wait_s,
+    )
+
+
+class History:
+    """The world of one plan."""
+
+    def __init__(self, plan: Plan, tracing: bool) -> None:
+        self.plan = plan
+        self.random = Random(plan.seed ^ 0x5EED)
+        self.chance = Random(plan.seed ^ 0xFA17)
+        self.world = World(tracing)
+        self.calls = self.faults = 0
+        self.calm_at = BEGAN_AT + plan.calm_at
+        self.truth = truth = Truth(self.world, plan.caps, plan.lanes, plan.skew_s)
+        truth.ecs = self.ecs = MemoryEcs(lambda: self.world.now, self._task_changed)
+        truth.cap = plan.cap
+        if plan.faultless:
+            truth.idle_bound_s = 2 * 1.2 * plan.look_s + 1.0
+            lanes_enough = len({each.job.key for each in plan.messages if each.job}) <= plan.cap
+            truth.pick_up_bound_s = plan.cold_start_s * 1.5 + LEAVES_S + 10.0 if lanes_enough else 0.0
+        self.items = WatchedItems(self.world, truth, self._lag)
+        self.read = remembering()
+        truth.read = self.read
+        self.rejected: list[str] = []
+        self.wrong: list[str] = []
+        self.jobs = {each.job.key: each.job for each in plan.messages if each.job}
+        for job in self.jobs.values():
+            if job.cached:
+                truth.cached.update(artifact_keys(job.key, "bam"))
+        self.under_way: dict[Trouble, int] = dict.fromkeys(Trouble, 0)
+        self.intake = Queue(self, "intake", self._take_in, plan.batch, plan.deciders, limits.INTAKE_MAX_RECEIVES)
+        self.events = Queue(self, "task_state", self._hear, 10, plan.deciders, limits.EVENT_MAX_RECEIVES)
+        self.workers: dict[str, Process] = {}
+        self.tick_at = BEGAN_AT + self.random.uniform(0.0, limits.TICK_PERIOD_S)
+        self.names: Counter[str] = Counter()
+
+    # --- the course of things
+
+    def run(self) -> None:
+        """Until everything is settled. Raises Violation."""
+        world, truth = self.world, self.truth
+        for number, message in enumerate(self.plan.messages):
+            world.at(BEGAN_AT + message.at, partial(self._send, message, f"message-{number}"))
+        for trouble in self.plan.troubles:
+            world.at(BEGAN_AT + trouble.at, partial(self._befall, trouble))
+        deadline = self._deadline()
+        while True:
+            world.horizon = self.tick_at
+            if world.due and world.due[0][0] < self.tick_at:
+                world.step()
+            elif not truth.quiet:
+                world.now = self.tick_at
+                self._tick()
+            elif world.idle:
+                break
+            else:  # with nothing to do, no tick does anything until something happens
+                world.horizon = FOREVER
+                self.tick_at = world.next_at + self.random.uniform(0.0, limits.TICK_PERIOD_S)
+            if world.now > deadline and not truth.quiet:
+                kind = "LIVE" if truth.open_jobs else "LEAK"
+                raise Violation(
+                    kind, f"not settled {world.now - self.calm_at:.0f} s after all was calm: {truth.unfinished()}"
+                )
+        truth.settled(self.rejected, self.wrong)
+
+    def _deadline(self) -> float:
+        """When everything must be settled: the stated bound of LIVE, plus the work itself, one after the other."""
+        plan = self.plan
+        last = max((m.at + m.late_s + m.duplicate_s for m in plan.messages), default=0.0)
+        late = sum(each.seconds for each in plan.troubles if each.kind in LONG)
+        work = sum(
+            (JOB_TIMEOUT_S if "hangs" in job.attempts else 0) + 4 * (job.duration_s + plan.cold_start_s + 30.0)
+            for job in self.jobs.values()
+        ) / (min(plan.caps) if len(self.jobs) > 12 else 1)  # noqa: PLR2004
+        missing = limits.MISSING_IS_PROOF_S + limits.STOPPED_TASKS_VISIBLE_S
+        bound = limits.QUEUE_VISIBILITY_S + limits.SILENT_LAUNCHING_S + 2 * limits.BACKOFF_MAX_S + limits.STOP_TIMEOUT_S
+        return BEGAN_AT + max(plan.calm_at, last) + late + missing + 2 * bound + work
+
+    def _tick(self) -> None:
+        plan = self.plan
+        self.tick_at += limits.TICK_PERIOD_S
+        if self.under_way[Trouble.NO_TICKS] or self.under_way[Trouble.BLACKOUT]:
+            self.truth.seen["trouble: a tick did not come"] += 1
+            return
+        self.decider("tick", self._do_tick)
+        if not plan.faultless and self._calm_is_far() and self.random.random() < 0.1:  # noqa: PLR2004
+            self.world.after(self.random.uniform(0.0, 50.0), partial(self.decider, "tick", self._do_tick))
+
+    def _calm_is_far(self) -> bool:
+        return self.world.now < self.calm_at
+
+    # --- deciders
+
+    def decider(
+        self, kind: str, body: Callable[[Process], object], ended: Callable[[bool], None] | None = None
+    ) -> None:
+        self.names[kind] += 1
+        name = f"{kind} {self.names[kind]}"
+        deadline = self.world.now + limits.DECIDER_TIMEOUT_S
+
+        def over(returned: bool) -> None:
+            if not returned:
+                self.world.log(name, "died")
+            if ended:
+                ended(returned)
+
+        Process(self.world, name, body, over, self._skew(), deadline)
+
+    def fleet(self, process: Process) -> Fleet:
+        """What a decider works with, configured as deciders are that start now."""
+        pool = Pool(POOL, self._configured_cap(), LAUNCH, self.plan.lanes)
+        return Fleet(
+            {POOL: pool},
+            StoredControlTable(TableItems(self.caller(process), self.items), self.read),
+            Ecs(self.caller(process), self.ecs, self.truth),
+            SimulatedClock(process, self.random),
+            partial(self._hear_log, process),
+        )
+
+    def caller(self, process: Process) -> Calls:
+        """The way of a process to the ports."""
+        return Calls(self, process)
+
+    def _do_tick(self, process: Process) -> None:
+        tick.handle(self.fleet(process))
+
+    def _take_in(self, process: Process, records: list[dict[str, Any]]) -> dict[str, Any]:
+        caller = self.caller(process)
+        intake = Intake(self.fleet(process), Cache(caller, self.truth), Rejects(caller, self.rejected), frozenset())
+        return intake.handle({"Records": records})
+
+    def _hear(self, process: Process, records: list[dict[str, Any]]) -> dict[str, Any]:
+        return task_state.handle(self.fleet(process), {"Records": records})
+
+    def _configured_cap(self) -> int:
+        """The new cap, or for some minutes after a change perhaps still an old one."""
+        if self.world.now < self.truth.cap_changed_at + CONFIGURED_WITHIN_S:
+            return self.random.choice(self._caps_so_far)
+        return self.truth.cap
+
+    @property
+    def _caps_so_far(self) -> list[int]:
+        return [self._cap_before, self.truth.cap]
+
+    _cap_before = 0
+
+    def _hear_log(self, process: Process, event: str, **fields: object) -> None:
+        detail = fields.get("decision") or fields.get("outcome") or fields.get("reason") or ""
+        known = isinstance(detail, str) and detail.isalpha()
+        self.truth.seen[f"log {event} {detail}" if known else f"log {event}"] += 1
+        error = str(fields.get("error", ""))
+        if error and not any(word in error for word in WORLDLY):
+            raise Violation("ERROR", f"{process.name} met {error} in {event!r} {fields}")
+        if self.world.lines is not None:
+            told = " ".join(f"{name}={value}" for name, value in fields.items())
+            self.world.log(process.name, f"  says: {event}", told)
+
+    # --- messages
+
+    def _send(self, message: MessagePlan, message_id: str) -> None:
+        sent_at = self.world.now
+        job = message.job
+        body: dict[str, Any] = {"source": "s3://bucket/file.bam", "priority": message.priority}
+        if job:
+            body |= {"workflow_key": job.key, "max_attempts": job.max_attempts, "timeout_s": JOB_TIMEOUT_S}
+            if "hangs" not in job.attempts:
+                body["timeout_s"] = limits.JOB_TIMEOUT_S
+            self.truth.sent.setdefault(job.key, []).append(sent_at)
+        else:
+            body["processor"] = "no-such-processor"
+            self.wrong.append(message_id)
+        record = {
+            "messageId": message_id,
+            "body": json.dumps(body),
+            "attributes": {"SentTimestamp": str(int(sent_at * 1000))},
+        }
+        self.world.log("producer", f"sends {message_id}", job.key if job else "one that can never run")
+        self.intake.send(record, message.late_s)
+        if message.duplicate_s:
+            self.world.after(message.late_s + message.duplicate_s, partial(self._duplicate, self.intake, record))
+
+    def _duplicate(self, queue: Queue, record: dict[str, Any]) -> None:
+        self.truth.seen["trouble: a duplicate delivery"] += 1
+        queue.send(dict(record), 0.0)
+
+    # --- tasks
+
+    def _task_changed(self, task: MemoryTask) -> None:
+        random, world = self.random, self.world
+        if task.status is Status.STOPPED:
+            world.log(f"task {task.number}", "STOPPED", task.started_by)
+            self._tell(task)
+        elif task.status is Status.PROVISIONING and not task.stopping:
+            self.truth.created(task)
+            world.log(f"task {task.number}", "PROVISIONING", task.started_by)
+            if self.under_way[Trouble.START_FAILS]:
+                world.after(random.uniform(1.0, 30.0), partial(self._fail_to_start, task))
+            else:
+                world.after(self.plan.cold_start_s * random.uniform(0.7, 1.3), partial(self._start, task))
+        elif task.status is Status.PROVISIONING:
+            world.after(random.uniform(1.0, 5.0), partial(self._stop_for_good, task))
+        elif task.status is Status.RUNNING and task.stopping:
+            worker = self.workers[task.arn]
+            world.log(worker.name, "SIGTERM", task.reason)
+            worker.signal()
+            world.after(limits.STOP_TIMEOUT_S, worker.kill)
+
+    def _fail_to_start(self, task: MemoryTask) -> None:
+        self.ecs.stopping(task, "TaskFailedToStart", "CannotPullContainerError")
+
+    def _stop_for_good(self, task: MemoryTask) -> None:
+        if task.live:
+            self.ecs.advance(task, Status.STOPPED)
+
+    def _start(self, task: MemoryTask) -> None:
+        if task.stopping or not task.live:
+            return
+        name = f"worker {task.number}"
+        lease = Lease.parse(task.started_by)
+        process = Process(
+            self.world, name, partial(self._work, lease, task.arn), partial(self._worker_ended, task), self._skew()
+        )
+        self.workers[task.arn] = process
+        self.truth.workers[process] = Worker(process, lease)
+        if self.under_way[Trouble.TABLE_CUT]:
+            process.cut_until = self._table_back_at
+        self.ecs.advance(task, Status.RUNNING)
+        self.world.log(name, "starts", task.started_by)
+
+    def _work(self, lease: Lease, arn: str, process: Process) -> None:
+        plan = self.plan
+        clock = SimulatedClock(process, self.random, plan.supervise_s)
+        clock.children = SimulatedChildren(self.truth, process, self.random, self.jobs)
+        settings = Settings(
+            pool=POOL,
+            jobs_per_worker=plan.lanes,
+            idle_exit_s=plan.idle_exit_s,
+            lifetime_s=plan.lifetime_s,
+            look_s=plan.look_s,
+        )
+        table = StoredControlTable(TableItems(self.caller(process), self.items), self.read)
+        log = partial(self._hear_log, process)
+        Loop(lease, arn, settings, table, clock.children, clock, log, lambda: process.draining).run()
+
+    def _worker_ended(self, task: MemoryTask, returned: bool) -> None:
+        process = self.workers[task.arn]
+        self.world.log(process.name, "exits" if returned else "is killed")
+        del self.truth.workers[process]
+        if task.live:
+            self.ecs.stopping(task, "EssentialContainerExited", "Essential container in task exited")
+            self.ecs.advance(task, Status.DEPROVISIONING)
+            self.world.after(self.random.uniform(1.0, LEAVES_S), partial(self._stop_for_good, task))
+
+    def _tell(self, task: MemoryTask) -> None:
+        """EventBridge: late, twice, or never."""
+        random, seen = self.random, self.truth.seen
+        event = {"messageId": f"event-{task.number}", "body": json.dumps(task.event())}
+        if self.under_way[Trouble.NO_EVENTS] or self.under_way[Trouble.BLACKOUT]:
+            seen["trouble: an event was lost"] += 1
+            return
+        late_s = random.uniform(0.3, 3.0)
+        if self.under_way[Trouble.EVENTS_LATE]:
+            late_s = random.uniform(0.0, self._events_late_s)
+            seen["trouble: an event was late"] += 1
+            if random.random() < 0.5:  # noqa: PLR2004
+                self.world.after(random.uniform(0.0, self._events_late_s), partial(self._duplicate, self.events, event))
+        self.events.send(event, late_s)
+
+    _events_late_s = 0.0
+    _table_back_at = 0.0
+
+    # --- troubles
+
+    def _befall(self, trouble: TroubleAt) -> None:
+        kind = trouble.kind
+        if kind in WORKERS_TROUBLES and not self._some_workers(1) and self._calm_is_far():
+            self.world.after(5.0, partial(self._befall, trouble))  # it waits for a worker to befall
+            return
+        self.truth.seen[f"trouble: {kind}"] += 1
+        self.world.log("trouble", str(kind), f"{trouble.seconds:.0f} s, {trouble.amount}")
+        match kind:
+            case _ if kind in WORKERS_TROUBLES:
+                self._table_back_at = self.world.now + trouble.seconds
+                for process in self._some_workers(trouble.amount):
+                    self._befall_worker(kind, process, trouble.seconds)
+            case Trouble.CAP:
+                self._cap_before, self.truth.cap = self.truth.cap, trouble.amount
+                self.truth.cap_changed_at = self.world.now
+                return
+            case Trouble.EVICTED:
+                self.truth.cached.clear()
+                self.truth.forgetful = True
+                return
+            case Trouble.FOREIGN:
+                self._tell(MemoryTask(-1, f"{CLUSTER}/foreign", CLUSTER, "ecs-svc/1", 0.0, Status.STOPPED))
+            case Trouble.NO_CAPACITY:
+                self.ecs.capacity = trouble.amount
+            case Trouble.EVENTS_LATE:
+                self._events_late_s = trouble.seconds
+        self.under_way[kind] += 1
+        self.world.after(trouble.seconds, partial(self._pass_by, kind))
+
+    def _pass_by(self, kind: Trouble) -> None:
+        self.under_way[kind] -= 1
+        if not self.under_way[Trouble.NO_CAPACITY]:
+            self.ecs.capacity = None
+
+    def _some_workers(self, most: int) -> list[Process]:
+        alive = [process for process in self.workers.values() if not process.dead]
+        return self.random.sample(alive, min(most, len(alive)))
+
+    def _befall_worker(self, kind: Trouble, process: Process, seconds: float) -> None:
+        match kind:
+            case Trouble.DEATH:
+                process.kill()
+            case Trouble.HANG:
+                process.frozen_until = self.world.now + seconds
+            case Trouble.HANG_FOREVER:
+                process.frozen_until = FOREVER
+            case Trouble.TABLE_CUT:
+                process.cut_until = self.world.now + seconds
+            case Trouble.SPOT:
+                arn = next(arn for arn, worker in self.workers.items() if worker is process)
+                self.ecs.stopping(self.ecs.tasks[arn], "SpotInterruption", "Your Spot Task was interrupted.")
+
+    def stale(self, answer: Any) -> Any:  # noqa: ANN401 - DescribeTasks' answer goes in and comes out
+        """What DescribeTasks may say for a while: a stopped task lives still, a live one is not known."""
+        found = {}
+        for arn, word in answer.items():
+            stopped_at = self.ecs.tasks[arn].stopped_at
+            if word is TaskStatus.STOPPED and stopped_at > self.world.now - STALE_S:
+                found[arn] = TaskStatus.ALIVE
+            else:
+                found[arn] = TaskStatus.MISSING if word is TaskStatus.ALIVE else word
+        return found
+
+    # --- chance
+
+    def _lag(self) -> float:
+        lag_s = self.plan.lag_s
+        return self.chance.random() * (lag_s if self._calm_is_far() or lag_s < 1.0 else 1.0)
+
+    def _skew(self) -> float:
+        return self.chance.uniform(-self.plan.skew_s, self.plan.skew_s) if self.plan.skew_s else 0.0
+
+    def draw(self, kinds: tuple[Fault, ...]) -> Fault | None:
+        """What goes wrong with a call, if anything does."""
+        plan = self.plan
+        if self.chance.random() >= plan.fault_rate * LIKELY[kinds] or self.world.now >= self.calm_at:
+            return None
+        possible = [kind for kind in kinds if kind in plan.faults]
+        if not possible:
+            return None
+        fault = self.chance.choice(possible)
+        self.faults += 1
+        if self.faults in plan.without:
+            return None
+        self.truth.seen[f"fault: {fault}"] += 1
+        return fault
+
+
+class Queue:
+    """An SQS queue and the Lambda functions behind it: at least once, in any order, a batch at a time."""
+
+    def __init__(
+        self,
+        history: History,
+        name: str,
+        handle: Callable[[Process, list[dict[str, Any]]], dict[str, Any]],
+        batch: int,
+        concurrency: int,
+        most_receives: int,
+    ) -> None:
+        self._history = history
+        self._name = name
+        self._handle = handle
+        self._batch = batch
+        self._concurrency = concurrency
+        self._most_receives = most_receives
+        self._visible: list[dict[str, Any]] = []
+        self._receives: Counter[str] = Counter()
+        self._running = 0
+        self._pumping = False
+
+    def send(self, record: dict[str, Any], late_s: float) -> None:
+        """Take a message that shows after `late_s`."""
+        self._history.world.after(late_s, partial(self._show, record))
+
+    def _show(self, record: dict[str, Any]) -> None:
+        self._visible.append(record)
+        if not self._pumping:  # messages of one moment may come in one batch
+            self._pumping = True
+            self._history.world.after(self._history.random.uniform(0.0, 0.2), self._pump)
+
+    def _pump(self) -> None:
+        self._pumping = False
+        while self._visible and self._running < self._concurrency:
+            self._history.random.shuffle(self._visible)
+            records, self._visible = self._visible[: self._batch], self._visible[self._batch :]
+            self._running += 1
+            self._invoke(records)
+
+    def _invoke(self, records: list[dict[str, Any]]) -> None:
+        history = self._history
+        received_at = history.world.now
+        failed = [record["messageId"] for record in records]
+
+        def body(process: Process) -> None:
+            nonlocal failed
+            answer = self._handle(process, records)
+            failed = [each["itemIdentifier"] for each in answer["batchItemFailures"]]
+
+        def ended(_returned: bool) -> None:
+            self._running -= 1
+            again_at = max(received_at + limits.QUEUE_VISIBILITY_S, history.world.now)
+            for record in records:
+                if record["messageId"] in failed:
+                    self._again(record, again_at)
+            self._pump()
+
+        history.decider(self._name, body, ended)
+
+    def _again(self, record: dict[str, Any], at: float) -> None:
+        self._receives[record["messageId"]] += 1
+        if self._receives[record["messageId"]] < self._most_receives:
+            self._history.truth.seen["trouble: a redelivery"] += 1
+            self._history.world.at(at, partial(self._show, record))
+
+
+class Calls:
+    """ports.Caller of one process: time passes at each call, and the seed decides what becomes of it."""
+
+    def __init__(self, history: History, process: Process) -> None:
+        self._history = history
+        self.process = process
+
+    def call(self, port: str, what: object, effect: Callable[[], T], kinds: tuple[Fault, ...]) -> T:
+        history, process = self._history, self.process
+        history.calls += 1
+        if port == "table" and process.cut_until > process.world.now:
+            self._note(what, "the table is out of reach")
+            process.pause(5.0)
+            raise NoAnswer("the table is out of reach")
+        fault = history.draw(kinds) if history.plan.fault_rate else None
+        if fault is None:
+            process.pause(history.chance.random() * 2 * history.plan.latency_s)
+            answer = effect()
+            if process.world.lines is not None:
+                self._note(what, _shown(answer))
+            return answer
+        return self._faulty(fault, what, effect)
+
+    def _faulty(self, fault: Fault, what: object, effect: Callable[[], T]) -> T:
+        process, chance = self.process, self._history.chance
+        if fault in CRASHES:
+            self._note(what, str(fault))
+            if fault is Fault.CRASH_LATE:
+                self._later(what, effect)
+            elif fault is Fault.CRASH_AFTER:
+                effect()
+            process.dead = True
+            raise Crash
+        if fault is Fault.THROTTLED:
+            self._note(what, str(fault))
+            raise Throttled("Rate exceeded")
+        process.pause(chance.uniform(0.0, 12.0) if fault is not Fault.SLOW else chance.uniform(0.0, 50.0))
+        if fault in {Fault.FAILS, Fault.LANDS_LATE}:
+            self._note(what, str(fault))
+            if fault is Fault.LANDS_LATE:
+                self._later(what, effect)
+            raise NoAnswer(fault.name)
+        answer = effect()
+        if fault is Fault.REPLY_LOST:
+            self._note(what, f"{fault}: {_shown(answer)}")
+            process.pause(chance.uniform(0.0, 12.0))
+            raise NoAnswer(fault.name)
+        if fault is Fault.RETRIED:
+            process.pause(chance.uniform(0.0, 3.0))
+            answer = effect()
+        elif fault is Fault.DUPLICATED:
+            self._later(what, effect)
+        elif fault is Fault.STALE:
+            answer = self._history.stale(answer)
+        self._note(what, f"{fault}: {_shown(answer)}")
+        return answer
+
+    def _later(self, what: object, effect: Callable[[], object]) -> None:
+        """The request is still under way, whatever becomes of the caller."""
+        world = self.process.world
+
+        def land() -> None:
+            answer = effect()
+            world.log(self.process.name, _told(what), f"lands only now: {_shown(answer)}")
+
+        world.after(self._history.chance.choice((1.0, 5.0, 30.0, 120.0)) * self._history.chance.random(), land)
+
+    def _note(self, what: object, outcome: str) -> None:
+        if self.process.world.lines is not None:
+            self.process.world.log(self.process.name, _told(what), outcome)
+
+
+def _told(what: object) -> str:
+    """A call, for the trace."""
+    match what:
+        case keys.Write(name=name, key=key):
+            sets = {k: v for k, v in what.sets.items() if k not in {"launch", keys.OP, keys.OPEN_PK}}
+            told = " ".join(f"{k}={v}" for k, v in sets.items())
+            return f"{name} {_item_name(key)} where {what.condition.values} → {told}"
+        case keys.Put(name=name):
+            return f"{name} {_item_name(what.key)} run {what.item.get('run', '-')} {what.item.get('status', '')}"
+        case tuple():
+            return " ".join(_item_name(part) if isinstance(part, dict) else str(part) for part in what)
+        case _:
+            return str(what)
+
+
+def _item_name(key: Mapping[str, str]) -> str:
+    return f"{key[keys.TABLE_PK]} {key[keys.TABLE_SK]}"
+
+
+def _shown(answer: object) -> str:
+    """An answer, for the trace."""
+    match answer:
+        case Reply(accepted=accepted):
+            return "accepted" if accepted else f"refused by {_brief(answer.item)}"
+        case list():
+            return f"[{'; '.join(_brief(each) for each in answer)}]"
+        case dict():
+            return _brief(answer)
+        case _:
+            return str(answer)
+
+
+def _brief(item: Mapping[str, Any]) -> str:
+    left_out = {
+        keys.TABLE_PK,
+        "launch",
+        "request",
+        keys.OP,
+        keys.OPEN_PK,
+        keys.SCHEMA,
+        keys.OPEN_RANK,
+        "priority",
+        "shard",
+    }
+    return " ".join(f"{name}={value}" for name, value in item.items() if name not in left_out)

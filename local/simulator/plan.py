@@ -1,0 +1,271 @@
+"""What happens in a history, drawn from its seed: the jobs, the fleet, and all that goes wrong, as plain data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from random import Random
+from typing import Final
+
+from fleetcap import limits
+
+
+class Fault(StrEnum):
+    """What may become of one call of a port."""
+
+    FAILS = "fails before anything happened"
+    REPLY_LOST = "succeeds, but the reply is lost"
+    RETRIED = "the reply is lost, and the SDK sends it again"
+    DUPLICATED = "a duplicate arrives late"
+    LANDS_LATE = "no answer, and it happens later"
+    CRASH_BEFORE = "the caller dies before"
+    CRASH_AFTER = "the caller dies after"
+    CRASH_LATE = "the caller dies, and it happens later"
+    SLOW = "takes long"
+    STALE = "shows what was, or nothing"
+    THROTTLED = "throttled"
+
+
+class Trouble(StrEnum):
+    """What may befall the world at some time, for some seconds."""
+
+    NO_CAPACITY = "there is no capacity"
+    NO_TICKS = "the tick does not come"
+    TABLE_CUT = "workers lose the table"
+    DEATH = "a worker dies"
+    SPOT = "a Spot interruption"
+    HANG = "a worker hangs"
+    HANG_FOREVER = "a worker hangs for ever"
+    START_FAILS = "tasks fail to start"
+    NO_EVENTS = "events are lost"
+    CAP = "the cap changes"
+    EVENTS_LATE = "events are late"
+    EVICTED = "the cache forgets"
+    BLACKOUT = "neither ticks nor events come"
+    FOREIGN = "a task that is not ours stops"
+
+
+WORKERS_TROUBLES: Final = frozenset(
+    {Trouble.DEATH, Trouble.SPOT, Trouble.HANG, Trouble.HANG_FOREVER, Trouble.TABLE_CUT}
+)
+LONG: Final = frozenset({Trouble.EVENTS_LATE, Trouble.NO_TICKS, Trouble.BLACKOUT})
+
+RARELY: Final = 0.04
+SELDOM: Final = 0.1
+OFTEN: Final = 0.4
+
+SHORT_S: Final = 0.3
+"""A lag and a latency up to this much are those of a good day."""
+
+CRASHES: Final = (Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.CRASH_LATE)
+
+
+@dataclass(frozen=True)
+class JobPlan:
+    """A workflow key. Its attempts end like this, the last one repeated: ok, fails, permanent, hangs."""
+
+    key: str
+    duration_s: float
+    attempts: tuple[str, ...] = ("ok",)
+    max_attempts: int = limits.MAX_ATTEMPTS
+    cached: bool = False
+    """The cache holds its result already, but no run tells of it."""
+
+
+@dataclass(frozen=True)
+class MessagePlan:
+    """One message to SQS at `at` seconds, visible `late_s` later. Without a job it is one that can never run."""
+
+    at: float
+    late_s: float
+    job: JobPlan | None
+    priority: int = limits.PRIORITY_DEFAULT
+    duplicate_s: float = 0.0
+    """Delivered once more so much later, although it was deleted; 0: not."""
+
+
+@dataclass(frozen=True)
+class TroubleAt:
+    """`amount` is a number of workers, a capacity, or a cap."""
+
+    kind: Trouble
+    at: float
+    seconds: float = 0.0
+    amount: int = 0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole history but for the interleaving, which the same seed draws."""
+
+    seed: int
+    cap: int
+    lanes: int
+    deciders: int
+    batch: int
+    messages: tuple[MessagePlan, ...]
+    faults: frozenset[Fault] = frozenset()
+    fault_rate: float = 0.0
+    troubles: tuple[TroubleAt, ...] = ()
+    calm_at: float = 0.0
+    cold_start_s: float = 30.0
+    latency_s: float = 0.05
+    lag_s: float = 0.2
+    skew_s: float = 0.0
+    idle_exit_s: float = 30.0
+    look_s: float = limits.LOOK_S
+    supervise_s: float = 5.0
+    """A busy worker's loop may come round this late, as on a loaded machine."""
+    lifetime_s: float = limits.LIFETIME_S
+    without: frozenset[int] = field(default_factory=frozenset)
+    """The faults that a shrunk history leaves out, by their order."""
+
+    @property
+    def faultless(self) -> bool:
+        """Nothing goes wrong, so the bounds of the normal case apply."""
+        calm = not (self.faults and self.fault_rate) and not self.troubles and not self.skew_s
+        return calm and self.lag_s <= SHORT_S and self.latency_s <= SHORT_S
+
+    @property
+    def caps(self) -> list[int]:
+        """Every cap in force at some time."""
+        return [self.cap, *(trouble.amount for trouble in self.troubles if trouble.kind is Trouble.CAP)]
+
+
+def plan(seed: int) -> Plan:
+    """A small history."""
+    random = Random(seed)
+    if random.random() < SELDOM:
+        return _calm(seed, random)
+    cap = random.choice((1, 1, 2, 2, 3, 4))
+    spread_s = random.choice((0.0, 0.0, 5.0, 60.0, 300.0))
+    jobs = _jobs(random, random.choice((1, 1, 1, 2, 2, 2, 3, 3, 4, 6, 12)))
+    calm_at = spread_s + random.choice((60.0, 200.0, 400.0, 900.0))
+    rate = random.choice((0.0, 0.01, 0.03, 0.06, 0.15))
+    kinds = list(Fault)
+    chosen = kinds if random.random() < OFTEN else random.sample(kinds, random.randint(1, 5))
+    troubles = _troubles(random, cap, calm_at)
+    if random.random() < RARELY:  # launches without an answer whose tokens are forgotten before anybody asks again
+        troubles = (
+            TroubleAt(Trouble.START_FAILS, 0.0, random.choice((300.0, 9_000.0))),
+            TroubleAt(Trouble.NO_TICKS, 0.0, random.choice((4_500.0, 9_000.0))),
+            TroubleAt(Trouble.EVENTS_LATE, 0.0, random.choice((9_000.0, 20_000.0)), 1),
+        )
+        rate, chosen = random.choice((0.05, 0.1)), [Fault.REPLY_LOST]
+    if random.random() < SELDOM:  # faults go on for as long as the troubles
+        calm_at = max([calm_at, *(each.at + each.seconds for each in troubles)])
+    return Plan(
+        seed=seed,
+        cap=cap,
+        lanes=random.choice((1, 1, 2)),
+        deciders=random.randint(1, 4),
+        batch=random.choice((1, 1, 3, 10)),
+        messages=_messages(random, jobs, spread_s),
+        faults=frozenset(chosen) if rate else frozenset(),
+        fault_rate=rate,
+        troubles=troubles,
+        calm_at=calm_at,
+        cold_start_s=random.choice((1.0, 20.0, 40.0, 60.0)),
+        latency_s=random.choice((0.02, 0.02, 0.5, 3.0)),
+        lag_s=random.choice((0.0, 0.2, 0.2, 3.0, 30.0, 90.0)),
+        skew_s=random.choice((0.0, 0.0, 0.5, 5.0, 20.0)),
+        idle_exit_s=random.choice((5.0, 12.0, 40.0)),
+        look_s=random.choice((limits.LOOK_S, 5.0, 5.0, 5.0)),
+        supervise_s=random.choice((limits.SUPERVISE_S, *(15.0,) * 9)),
+        lifetime_s=random.choice((limits.LIFETIME_S, limits.LIFETIME_S, 60.0, 200.0)),
+    )
+
+
+def _calm(seed: int, random: Random) -> Plan:
+    """Nothing goes wrong: what must hold at once is held to that."""
+    return Plan(
+        seed=seed,
+        cap=random.randint(1, 4),
+        lanes=random.choice((1, 2)),
+        deciders=random.randint(1, 4),
+        batch=random.choice((1, 10)),
+        messages=_messages(random, _jobs(random, random.randint(1, 12)), random.choice((0.0, 30.0, 200.0)), late=False),
+        cold_start_s=random.choice((1.0, 20.0, 40.0)),
+        idle_exit_s=random.choice((5.0, 60.0)),
+        supervise_s=3.0,
+    )
+
+
+def large(seed: int, jobs: int = 1_000, cap: int = 50) -> Plan:
+    """A burst of production's size, under light faults."""
+    random = Random(seed)
+    return Plan(
+        seed=seed,
+        cap=cap,
+        lanes=1,
+        deciders=4,
+        batch=10,
+        messages=_messages(random, _jobs(random, jobs), 20.0),
+        faults=frozenset(Fault),
+        fault_rate=0.003,
+        troubles=_troubles(random, cap, 600.0),
+        calm_at=620.0,
+        cold_start_s=40.0,
+        supervise_s=8.0,
+        look_s=4.0,
+        idle_exit_s=60.0,
+    )
+
+
+def _jobs(random: Random, count: int) -> list[JobPlan]:
+    longest_s = random.choice((5.0, 30.0, 30.0, 120.0))
+    endings = (("ok",),) * 12 + (("fails", "ok"), ("fails",), ("permanent",), ("hangs", "ok"), ("no child", "ok"))
+    return [
+        JobPlan(
+            f"job/{number}",
+            random.uniform(0.2, longest_s),
+            random.choice(endings),
+            random.choice((1, 2, 3)),
+            random.random() < RARELY,
+        )
+        for number in range(count)
+    ]
+
+
+def _messages(random: Random, jobs: list[JobPlan], spread_s: float, late: bool = True) -> tuple[MessagePlan, ...]:
+    messages: list[MessagePlan] = []
+    for job in jobs:
+        copies = random.choice((1, 1, 1, 2, 3))
+        messages.extend(_message(random, job, spread_s, late) for _ in range(copies))
+    if random.random() < SELDOM:
+        messages.append(_message(random, None, spread_s, late))
+    return tuple(sorted(messages, key=lambda message: message.at))
+
+
+def _message(random: Random, job: JobPlan | None, spread_s: float, late: bool) -> MessagePlan:
+    at = random.uniform(0.0, spread_s)
+    priority = random.choice((limits.PRIORITY_DEFAULT,) * 3 + (limits.PRIORITY_MAX, limits.PRIORITY_MIN))
+    if not late:
+        return MessagePlan(at, 0.0, job, priority)
+    late_s = random.choice((0.0,) * 12 + (2.0, 30.0, 400.0, 5_000.0))
+    duplicate_s = random.choice((0.0,) * 8 + (1.0, 40.0, 300.0, 4_000.0))
+    return MessagePlan(at, late_s, job, priority, duplicate_s)
+
+
+def _troubles(random: Random, cap: int, calm_at: float) -> tuple[TroubleAt, ...]:
+    kinds = list(Trouble)
+    count = random.choice((0, 1, 1, 2, 2, 3, 5))
+    return tuple(_trouble(random, random.choice(kinds), cap, calm_at) for _ in range(count))
+
+
+def _trouble(random: Random, kind: Trouble, cap: int, calm_at: float) -> TroubleAt:
+    at = random.uniform(0.0, calm_at)
+    seconds = random.choice((5.0, 40.0, 130.0, 300.0))
+    match kind:
+        case Trouble.NO_CAPACITY:
+            return TroubleAt(kind, at, seconds, random.randint(0, cap))
+        case Trouble.NO_TICKS | Trouble.BLACKOUT:
+            return TroubleAt(kind, at, random.choice((100.0, 100.0, 400.0, 400.0, 4_000.0, 9_000.0)))
+        case Trouble.TABLE_CUT:
+            return TroubleAt(kind, at, seconds, random.randint(1, cap))
+        case Trouble.EVENTS_LATE:
+            return TroubleAt(kind, at, random.choice((30.0, 300.0, 4_000.0, 9_000.0)), 1)
+        case Trouble.CAP:
+            return TroubleAt(kind, at, 0.0, random.randint(1, 4) if cap <= 4 else cap // 2)  # noqa: PLR2004
+        case _:
+            return TroubleAt(kind, at, seconds, 1)

@@ -1,0 +1,290 @@
+"""The ports that the production code is given: each call gives way to the others, and may go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from random import Random
+from typing import Any, Final, Protocol, TypeVar
+
+from fleetcap import keys, limits
+from fleetcap.adapters.control_table import Reply
+from fleetcap.catalog import artifact_keys
+from fleetcap.model import Artifact, Doubt, LaunchAnswer, Lease, TaskStatus, Unanswered
+from fleetcap.ports import Assignment, Child, ChildReport, Failure, Progress
+from local.memory.ecs import MemoryEcs
+from local.memory.expressions import holds
+from local.memory.items import Key, MemoryItems
+from local.simulator.plan import Fault, JobPlan
+from local.simulator.truth import Truth
+from local.simulator.world import FOREVER, Process, World
+
+T = TypeVar("T")
+
+READS: Final = (Fault.FAILS, Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.SLOW)
+WRITES: Final = (*READS, Fault.REPLY_LOST, Fault.LANDS_LATE, Fault.CRASH_LATE, Fault.DUPLICATED)
+TABLE_WRITES: Final = (*WRITES, Fault.RETRIED)
+RUN_TASK: Final = (*WRITES, Fault.THROTTLED)
+DESCRIBE: Final = (*READS, Fault.STALE)
+
+
+class NoAnswer(Exception):
+    """The call was not answered; what it asked for may have happened, may still happen, or never will."""
+
+
+class Throttled(NoAnswer):
+    """The call was refused for its rate; nothing happened."""
+
+
+class Caller(Protocol):
+    """Makes a call of a port on behalf of one process: when it takes effect, and what the process hears of it."""
+
+    process: Process
+
+    def call(self, port: str, what: object, effect: Callable[[], T], kinds: tuple[Fault, ...]) -> T:
+        """Have `effect` happen once, twice, later, or not at all; its answer, NoAnswer, or Crash."""
+
+
+# --- the table
+
+
+class WatchedItems(MemoryItems):
+    """The one table: its index lags, and every write that is accepted is judged."""
+
+    def __init__(self, world: World, truth: Truth, lag: Callable[[], float]) -> None:
+        super().__init__()
+        self._world = world
+        self._truth = truth
+        self._lag = lag
+        self._coming: list[tuple[float, Key, keys.Item | None, keys.Item]] = []
+        self._shown_at: dict[Key, float] = {}
+        self.author: Process
+
+    def update(self, write: keys.Write) -> Reply:
+        return self._judged(write, super().update(write))
+
+    def put(self, put: keys.Put) -> Reply:
+        return self._judged(put, super().put(put))
+
+    def _judged(self, write: keys.Write | keys.Put, reply: Reply) -> Reply:
+        seen = self._truth.seen
+        if reply.accepted:
+            seen[f"write {write.name}"] += 1
+            self._truth.wrote(write, self.author, reply)
+        else:
+            for clause in write.condition.clauses or (write.condition,):
+                if not holds(clause, reply.item, clause.values):
+                    seen[f"refused {write.name}: {clause.name}"] += 1
+        return reply
+
+    # --- the index
+
+    def open(self, pk: str, page: int) -> list[keys.Item]:
+        if self._coming:
+            self._catch_up()
+        return super().open(pk, page)
+
+    def _index(self, key: Key, standing: keys.Item | None, item: keys.Item) -> None:
+        """Changes of one item show in their order; those of different items in any."""
+        shown_at = max(self._world.now + self._lag(), self._shown_at.get(key, 0.0))
+        self._shown_at[key] = shown_at
+        self._coming.append((shown_at, key, standing, item))
+        if item.get(keys.OPEN_PK, "").startswith("QUEUED"):
+            self._truth.visible_at[key[0].removeprefix("JOB#")] = shown_at
+
+    def _catch_up(self) -> None:
+        now = self._world.now
+        due = [change for change in self._coming if change[0] <= now]
+        if due:
+            self._coming = [change for change in self._coming if change[0] > now]
+            for _, key, standing, item in due:
+                super()._index(key, standing, item)
+
+
+class TableItems:
+    """control_table.Items, as one process reaches the table."""
+
+    def __init__(self, caller: Caller, items: WatchedItems) -> None:
+        self._caller = caller
+        self._items = items
+
+    def get(self, key: Mapping[str, str]) -> keys.Item | None:
+        return self._caller.call("table", ("get", key), lambda: self._items.get(key), READS)
+
+    def partition(self, pk: str) -> Iterable[keys.Item]:
+        return self._caller.call("table", ("query", pk), lambda: self._items.partition(pk), READS)
+
+    def open(self, pk: str, page: int) -> Iterable[keys.Item]:
+        return self._caller.call("table", ("query", pk), lambda: self._items.open(pk, page), READS)
+
+    def update(self, write: keys.Write) -> Reply:
+        return self._caller.call("table", write, lambda: self._as_author(self._items.update, write), TABLE_WRITES)
+
+    def put(self, put: keys.Put) -> Reply:
+        return self._caller.call("table", put, lambda: self._as_author(self._items.put, put), TABLE_WRITES)
+
+    def _as_author(self, write: Callable[[Any], Reply], what: keys.Write | keys.Put) -> Reply:
+        self._items.author = self._caller.process
+        return write(what)
+
+
+# --- ECS, the cache, the queue of refused messages
+
+
+class Ecs:
+    """ports.Tasks, as one process reaches ECS."""
+
+    def __init__(self, caller: Caller, ecs: MemoryEcs, seen: Truth) -> None:
+        self._caller = caller
+        self._ecs = ecs
+        self._truth = seen
+
+    def run(self, lease: Lease, launch: str) -> LaunchAnswer:
+        try:
+            answer = self._caller.call("ecs", ("RunTask", lease), lambda: self._ecs.run(lease, launch), RUN_TASK)
+        except Throttled:
+            answer = Unanswered(Doubt.THROTTLED, "ThrottlingException: Rate exceeded")
+        except NoAnswer as error:
+            answer = Unanswered(Doubt.UNKNOWN, repr(error))
+        self._truth.seen[f"launch {type(answer).__name__}"] += 1
+        return answer
+
+    def stop(self, cluster: str, arn: str, why: str) -> None:
+        self._caller.call("ecs", ("StopTask", arn[-4:], why), lambda: self._ecs.stop(cluster, arn, why), WRITES)
+
+    def describe(self, cluster: str, arns: Collection[str]) -> Mapping[str, TaskStatus]:
+        what = ("DescribeTasks", *(arn[-4:] for arn in arns))
+        words = self._caller.call("ecs", what, lambda: self._ecs.describe(cluster, arns), DESCRIBE)
+        for word in words.values():
+            self._truth.seen[f"described {word.value}"] += 1
+        return words
+
+
+class Cache:
+    """ports.Cache, as far as a decider asks it."""
+
+    def __init__(self, caller: Caller, truth: Truth) -> None:
+        self._caller = caller
+        self._truth = truth
+
+    def has_all(self, keys: Sequence[str]) -> bool:
+        return self._caller.call("cache", ("HEAD", keys[0]), lambda: self._truth.cached.issuperset(keys), READS)
+
+    def commit(self, path: str, key: str, kind: str) -> Artifact:
+        raise NotImplementedError(f"jobs commit by themselves here, not {kind} {key} from {path}")
+
+
+class Rejects:
+    """ports.Rejects."""
+
+    def __init__(self, caller: Caller, kept: list[str]) -> None:
+        self._caller = caller
+        self._kept = kept
+
+    def reject(self, body: str, reason: str, message_id: str) -> None:
+        what = ("SendMessage", message_id, reason, f"{len(body)} characters")
+        self._caller.call("rejects", what, lambda: self._kept.append(message_id), WRITES)
+
+
+# --- jobs' processes
+
+
+class SimulatedChild:
+    """One job's process group: it computes for a while, commits its artifacts, and says how it ended."""
+
+    def __init__(self, truth: Truth, process: Process, random: Random, plan: JobPlan, ending: str) -> None:
+        self._truth = truth
+        self._process = process
+        self._random = random
+        self._key = plan.key
+        self._ending = ending
+        self._killed = ending == "no child"
+        now = process.world.now
+        self._half_at = now + plan.duration_s / 2
+        self._ends_at = FOREVER if ending == "hangs" else now + plan.duration_s
+        if ending == "ok":
+            process.world.at(self._half_at, self._commit)
+
+    @property
+    def alive(self) -> bool:
+        return not (self._killed or self._process.dead) and self._process.world.now < self._ends_at
+
+    @property
+    def next_at(self) -> float:
+        """When there will be something to report."""
+        return self._half_at if self._process.world.now < self._half_at else self._ends_at
+
+    def report(self) -> ChildReport:
+        now = self._process.world.now
+        if now < self._half_at:
+            return ChildReport()
+        if now < self._ends_at:
+            return ChildReport(Progress("sort", 0.5, "half way"))
+        if self._ending == "ok":
+            artifacts = (Artifact(kind, kind, 1) for kind in artifact_keys(self._key, "bam"))
+            return ChildReport(artifacts=tuple(artifacts), exit_code=0)
+        return ChildReport(failure=Failure("it broke", self._ending == "permanent"), exit_code=1)
+
+    def kill(self) -> None:
+        if self.alive and self._random.random() < 0.5:  # noqa: PLR2004 - it may go at once, or need the KILL
+            self._process.pause(self._random.uniform(0.0, limits.CHILD_TERM_S))
+        self._killed = True
+
+    def _commit(self) -> None:
+        """Some time before its end, if it lives to see it."""
+        if not (self._killed or self._process.dead or self._truth.forgetful):
+            self._truth.cached.update(artifact_keys(self._key, "bam"))
+
+
+class SimulatedChildren:
+    """ports.Children of one worker."""
+
+    def __init__(self, truth: Truth, process: Process, random: Random, jobs: Mapping[str, JobPlan]) -> None:
+        self._truth = truth
+        self._process = process
+        self._random = random
+        self._jobs = jobs
+        self.running: list[SimulatedChild] = []
+
+    def start(self, assignment: Assignment) -> Child:
+        plan = self._jobs[assignment.workflow_key]
+        before = len(self._truth.children.get(plan.key, ()))
+        ending = plan.attempts[min(before, len(plan.attempts) - 1)]
+        child = SimulatedChild(self._truth, self._process, self._random, plan, ending)
+        self._truth.started(plan.key, child)
+        if ending == "no child":
+            raise OSError("no memory for another process")
+        self.running = [other for other in self.running if other.alive] + [child]
+        return child
+
+    @property
+    def next_at(self) -> float:
+        """When any of them will have something to report."""
+        return min((child.next_at for child in self.running if not child._killed), default=0.0)
+
+
+# --- time
+
+
+class SimulatedClock:
+    """ports.Clock of one process, ahead or behind by its skew. A busy worker's loop may come round late."""
+
+    def __init__(self, process: Process, random: Random, supervise_s: float = 0.0) -> None:
+        self._process = process
+        self._random = random
+        self._supervise_s = supervise_s
+        self.children: SimulatedChildren | None = None
+
+    def now(self) -> float:
+        return self._process.world.now + self._process.skew
+
+    def sleep(self, seconds: float) -> None:
+        if self.children and seconds == limits.SUPERVISE_S:
+            until_s = self.children.next_at - self._process.world.now
+            seconds = max(seconds, min(until_s, self._supervise_s))
+        self._process.pause(seconds, interruptible=True)
+
+    def uniform(self, low: float, high: float) -> float:
+        return self._random.uniform(low, high)
+
+    def unique(self) -> str:
+        return f"{self._random.getrandbits(64):016x}"

@@ -1,0 +1,283 @@
+"""What really is: who lives, who runs what, which run was asked for. Never the table's opinion, except to judge it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from fleetcap import keys, limits
+from fleetcap.adapters.control_table import Reader, Reply
+from fleetcap.model import Holder, JobStatus, Lease, SlotState
+from local.memory.ecs import MemoryEcs, MemoryTask
+from local.simulator.world import BEGAN_AT, Process, World
+
+CONFIGURED_WITHIN_S: Final = 300.0
+"""How long after a change of the cap deciders of the old configuration may still start."""
+
+
+UNDER_WAY_S: Final = 75.0
+"""How long the write of a run's end may be under way. A message that is sent meanwhile joins that run, but should SQS
+deliver it once more, its time lies after the end as written: it may get a run of its own then."""
+
+
+class Violation(BaseException):
+    """An invariant broke. Not an Exception, so that no handler of the product can take it for an unanswered call."""
+
+    def __init__(self, invariant: str, text: str) -> None:
+        super().__init__(f"{invariant}: {text}")
+        self.invariant, self.text = invariant, text
+
+
+class LiveChild(Protocol):
+    """A job's process, as far as it can break ONE-RUN."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether it computes at this moment."""
+
+
+@dataclass
+class Owner:
+    """Whose a RUNNING job is."""
+
+    process: Process
+    holder: Holder
+    attempt: int
+
+
+@dataclass
+class Run:
+    """One run of a key. Times are the world's, not the writers'."""
+
+    number: int
+    put_at: float
+    ended_at: float = 0.0
+    status: JobStatus = JobStatus.QUEUED
+
+
+@dataclass
+class Worker:
+    """A worker, as long as its process lives."""
+
+    process: Process
+    lease: Lease
+    busy: int = 0
+    idle_since: float = 0.0
+    """When its last lane came free, or when its first beat was accepted; 0 before."""
+
+
+@dataclass
+class Truth:
+    """Follows every step, and raises Violation at the first one that breaks an invariant."""
+
+    world: World
+    caps: list[int]
+    lanes: int
+    skew_s: float
+    ecs: MemoryEcs = field(init=False)
+    read: Reader = field(init=False)
+    cap: int = 0
+    cap_changed_at: float = 0.0
+    seen: Counter[str] = field(default_factory=Counter)
+    owners: dict[str, Owner] = field(default_factory=dict)
+    children: dict[str, list[LiveChild]] = field(default_factory=dict)
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+    sent: dict[str, list[float]] = field(default_factory=dict)
+    workers: dict[Process, Worker] = field(default_factory=dict)
+    held: dict[str, int] = field(default_factory=dict)
+    on_slot: dict[str, MemoryTask] = field(default_factory=dict)
+    cached: set[str] = field(default_factory=set)
+    forgetful: bool = False
+    open_jobs: int = 0
+    visible_at: dict[str, float] = field(default_factory=dict)
+    idle_bound_s: float = 0.0
+    pick_up_bound_s: float = 0.0
+    """How late a first claim may come; 0: not judged."""
+    peak: int = 0
+    launched: int = 0
+    longest_wait_s: float = 0.0
+
+    # --- the fleet
+
+    def created(self, task: MemoryTask) -> None:
+        """ECS started a task."""
+        live, most = len(self.ecs.live), max(self.caps)
+        self.peak = max(self.peak, live)
+        self.launched += 1
+        if live > most:
+            raise Violation("CAP", f"{live} tasks live under a cap of {most}")
+        slot = task.started_by.rpartition("/")[0]
+        other = self.on_slot.get(slot)
+        if other is not None and other.live:
+            raise Violation("CAP", f"{task.started_by} was launched while {other.started_by} lived on the same slot")
+        self.on_slot[slot] = task
+
+    # --- the table
+
+    def wrote(self, write: keys.Write | keys.Put, author: Process, reply: Reply) -> None:
+        """A conditional write was accepted."""
+        match write.name:
+            case "lease":
+                self._leased(reply.item)
+            case "release":
+                self._released(reply.item)
+            case "beat" | "launched":
+                self._spoke_for(write.name, reply.item, author)
+            case "claim":
+                self._claimed(reply.item, author)
+            case "heartbeat":
+                self._fenced(reply.item, author, "heartbeat")
+            case "finish" | "requeue":
+                self._let_go(write.name, reply.item, author)
+            case "put":
+                self._put(reply.item)
+
+    def _leased(self, item: keys.Item) -> None:
+        slot = self.read.slot(item)
+        self.held[str(slot.id)] = slot.generation
+        if slot.retire:
+            raise Violation("CAP", f"{slot.lease} was leased although it retires")
+        stale_until = self.cap_changed_at + CONFIGURED_WITHIN_S + limits.DECIDER_TIMEOUT_S + self.skew_s
+        if slot.id.number >= self.cap and self.world.now > stale_until:
+            raise Violation("CAP", f"{slot.lease} was leased above the cap of {self.cap}")
+
+    def _released(self, item: keys.Item) -> None:
+        slot = self.read.slot(item)
+        generation = self.held.pop(str(slot.id), -1)
+        if slot.generation <= generation:
+            raise Violation("FENCE", f"{slot.id} went from generation {generation} back to {slot.generation}")
+        task = self.on_slot.get(str(slot.id))
+        if task is not None and task.live:
+            raise Violation("CAP", f"{slot.id} was freed while {task.arn[-4:]} of {task.started_by} lived")
+
+    def _spoke_for(self, name: str, item: keys.Item, author: Process) -> None:
+        """The task that is recorded must be one of the very lease that the slot is under."""
+        slot = self.read.slot(item)
+        task = self.ecs.tasks[slot.arn]
+        if task.started_by != str(slot.lease) or slot.state is SlotState.EMPTY:
+            raise Violation("FENCE", f"a {name} of {task.started_by} was accepted by {slot.lease}, {slot.state}")
+        worker = self.workers.get(author)
+        if name == "beat" and worker and not worker.idle_since:
+            worker.idle_since = self.world.now
+
+    def _claimed(self, item: keys.Item, author: Process) -> None:
+        job = self.read.job(item)
+        if job.holder is None:
+            raise Violation("FENCE", f"{job.key} runs for nobody")
+        standing = self.owners.get(job.key)
+        if standing:
+            raise Violation("ONE-RUN", f"{job.key} was claimed for {job.holder} while it was {standing.holder}'s")
+        self._work_conserving(job.key, job.due_at, author)
+        self.owners[job.key] = Owner(author, job.holder, job.attempt)
+        waited_s = self.world.now - (self.runs[job.key][-1].put_at if job.attempt == 1 else job.due_at)
+        self.longest_wait_s = max(self.longest_wait_s, waited_s)
+        if job.attempt == 1 and self.pick_up_bound_s and waited_s > self.pick_up_bound_s:
+            raise Violation("LIVE", f"{job.key} was picked up after {waited_s:.0f} s beside free slots")
+        if worker := self.workers.get(author):
+            worker.busy += 1
+
+    def _work_conserving(self, key: str, due_at: float, author: Process) -> None:
+        if not self.idle_bound_s or key not in self.visible_at:
+            return
+        since = max(self.visible_at[key], due_at)
+        for worker in self.workers.values():
+            if (
+                worker.process is author
+                or not worker.idle_since
+                or worker.busy >= self.lanes
+                or worker.process.draining
+            ):
+                continue
+            idle_s = self.world.now - max(since, worker.idle_since)
+            if idle_s > self.idle_bound_s:
+                raise Violation("WORK-CONSERVING", f"{worker.lease} was idle for {idle_s:.1f} s while {key} waited")
+
+    def _fenced(self, item: keys.Item, author: Process, what: str) -> None:
+        key = item[keys.TABLE_PK].removeprefix("JOB#")
+        owner = self.owners.get(key)
+        if owner is None or owner.process is not author:
+            whose = owner.holder if owner else "nobody"
+            raise Violation("FENCE", f"a {what} of {author.name} about {key} was accepted; the job is {whose}'s")
+
+    def _let_go(self, name: str, item: keys.Item, author: Process) -> None:
+        key = item[keys.TABLE_PK].removeprefix("JOB#")
+        owner = self.owners.get(key)
+        if owner is None or author in self.workers or author is owner.process:
+            self._fenced(item, author, name)
+        elif not self._gone(owner):
+            raise Violation("ONE-RUN", f"{author.name} took {key} from {owner.holder}, which lives")
+        if any(child.alive for child in self.children.get(key, ())):
+            raise Violation("FENCE", f"{author.name} wrote the {name} of {key} while its process ran")
+        self.owners.pop(key, None)
+        if owner and (worker := self.workers.get(owner.process)):
+            worker.busy -= 1
+            worker.idle_since = self.world.now
+        if name == "finish":
+            self._ended(key, JobStatus(item["status"]))
+
+    def _gone(self, owner: Owner) -> bool:
+        return owner.process.dead and not any(
+            task.started_by == str(owner.holder.lease) for task in self.ecs.live.values()
+        )
+
+    def _put(self, item: keys.Item) -> None:
+        job = self.read.job(item)
+        runs = self.runs.setdefault(job.key, [])
+        if runs and not runs[-1].ended_at:
+            raise Violation("ONE-RUN", f"run {job.run} of {job.key} was put while run {runs[-1].number} was active")
+        if runs and not job.ended:
+            self._justified(job.key, runs[-1])
+        runs.append(Run(job.run, self.world.now))
+        self.open_jobs += 1
+        if job.ended:
+            self._ended(job.key, job.status)
+
+    def _justified(self, key: str, last: Run) -> None:
+        """A run after a run needs a message sent after that one's end, and no result that stands in the cache."""
+        known = last.ended_at - 2 * self.skew_s - UNDER_WAY_S
+        if not any(sent_at > known for sent_at in self.sent[key]):
+            raise Violation("ONE-RUN", f"{key} was run again for a message that run {last.number} had answered")
+        if last.status is JobStatus.COMPLETED and not self.forgetful:
+            raise Violation("ONE-RUN", f"{key} was run again although its result was in the cache")
+
+    def _ended(self, key: str, status: JobStatus) -> None:
+        run = self.runs[key][-1]
+        run.ended_at, run.status = self.world.now, status
+        self.open_jobs -= 1
+
+    # --- jobs' processes
+
+    def started(self, key: str, child: LiveChild) -> None:
+        """A worker started a job's process."""
+        others = self.children.setdefault(key, [])
+        if any(other.alive for other in others):
+            raise Violation("ONE-RUN", f"{key} runs twice at once")
+        others.append(child)
+
+    # --- the end
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing runs, nothing waits, every slot is free."""
+        return not (self.open_jobs or self.held or self.ecs.live)
+
+    def unfinished(self) -> str:
+        """What is still open, in words."""
+        waiting = [key for key, runs in self.runs.items() if not runs[-1].ended_at]
+        return f"jobs {waiting}, slots {list(self.held)}, tasks {[task.started_by for task in self.ecs.live.values()]}"
+
+    def settled(self, rejected: Iterable[str], wrong: Iterable[str]) -> None:
+        """NO-LOSS: every accepted message has the run that answered it, every refused one is kept."""
+        for key, times in self.sent.items():
+            runs = self.runs.get(key, [])
+            if not runs:
+                raise Violation("NO-LOSS", f"nothing came of the messages for {key}")
+            last = runs[-1]
+            answered = last.status is JobStatus.COMPLETED or last.ended_at >= max(times) - 2 * self.skew_s
+            if not answered:
+                raise Violation("NO-LOSS", f"the message of {max(times) - BEGAN_AT:.0f} s for {key} has no run")
+        lost = set(wrong) - set(rejected)
+        if lost:
+            raise Violation("NO-LOSS", f"{len(lost)} refused messages were not kept")

@@ -1,0 +1,163 @@
+"""Virtual time and the processes in it: greenlets that give way at every port call, and a heap of what comes next."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from greenlet import getcurrent, greenlet
+
+BEGAN_AT: Final = 1_800_000_000.0
+FOREVER: Final = float("inf")
+
+
+class Crash(BaseException):
+    """The process is gone, in the middle of whatever it did. No handler of the product catches it."""
+
+
+class Line(NamedTuple):
+    """One line of the trace: seconds since the start, who, what, and how it ended."""
+
+    at: float
+    who: str
+    what: str
+    outcome: str
+
+
+class World:
+    """The clock, the heap and the trace. Whatever is due first runs first; equal times run in the order of asking."""
+
+    def __init__(self, tracing: bool) -> None:
+        self.now = BEGAN_AT
+        self.horizon = FOREVER
+        """When something happens that is not in the heap."""
+        self.lines: list[Line] | None = [] if tracing else None
+        self.due: list[tuple[float, int, Callable[[], None]]] = []
+        self._count = 0
+        self.hub = getcurrent()
+        self.failure: BaseException | None = None
+
+    def at(self, when: float, what: Callable[[], None]) -> None:
+        """Have something happen."""
+        self._count += 1
+        heapq.heappush(self.due, (when, self._count, what))
+
+    def after(self, seconds: float, what: Callable[[], None]) -> None:
+        """Have something happen later."""
+        self.at(self.now + seconds, what)
+
+    def step(self) -> None:
+        """Let the next thing happen."""
+        self.now, _, what = heapq.heappop(self.due)
+        what()
+        if self.failure:
+            raise self.failure
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is due any more."""
+        return not self.due
+
+    @property
+    def next_at(self) -> float:
+        """When the next thing happens."""
+        return min(self.due[0][0], self.horizon) if self.due else self.horizon
+
+    def give_way(self) -> None:
+        """Called in a process: let the world go on until the process is woken."""
+        self.hub.switch()
+
+    def log(self, who: str, what: str, outcome: str = "") -> None:
+        """Write a line of the trace, if anybody reads it."""
+        if self.lines is not None:
+            self.lines.append(Line(self.now - BEGAN_AT, who, what, outcome))
+
+
+class Process:
+    """One running decider or worker: a greenlet with a clock of its own that may be ahead or behind by `skew` seconds.
+
+    It dies at `deadline` (true time), by `kill`, or by itself. `ended` is called once, whichever way; it learns whether
+    the process returned.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        body: Callable[[Process], object],
+        ended: Callable[[bool], None],
+        skew: float = 0.0,
+        deadline: float = FOREVER,
+    ) -> None:
+        self.world = world
+        self.name = name
+        self.skew = skew
+        self.deadline = deadline
+        self.dead = False
+        self.draining = False
+        self.frozen_until = 0.0
+        self.cut_until = 0.0
+        self._ended = ended
+        self._nap = 0
+        self._interruptible = False
+        self._body = body
+        self._greenlet = greenlet(self._run, parent=world.hub)
+        world.at(world.now, self._greenlet.switch)
+
+    def _run(self) -> None:
+        returned = False
+        try:
+            if not self.dead:
+                self._body(self)
+                returned = True
+        except Crash:
+            pass
+        except BaseException as error:  # a violated invariant, or a bug: it ends the history, not just the process
+            self.world.failure = error
+        self.dead = True
+        self._ended(returned)
+
+    def pause(self, seconds: float, interruptible: bool = False) -> None:
+        """Let time pass; others act meanwhile. Raises Crash where the process does not live to see the end of it."""
+        if self.dead:
+            raise Crash
+        world = self.world
+        until = world.now + seconds
+        if until >= self.deadline:
+            until, self.dead = max(self.deadline, world.now), True
+        elif until <= world.horizon and (not world.due or until <= world.due[0][0]):  # nobody else acts before
+            world.now = until
+            return
+        self._nap += 1
+        nap = self._nap
+        self._interruptible = interruptible
+        world.at(until, lambda: self._wake(nap))
+        world.give_way()
+        self._interruptible = False
+        if self.dead:
+            raise Crash
+
+    def _wake(self, nap: int) -> None:
+        if nap != self._nap or self._greenlet.dead:
+            return  # woken earlier by something else
+        if self.world.now < self.frozen_until and not self.dead:
+            if self.frozen_until < FOREVER:
+                self.world.at(self.frozen_until, lambda: self._wake(nap))
+            return
+        self._nap += 1
+        self._greenlet.switch()
+
+    def kill(self) -> None:
+        """SIGKILL: whatever it waits for, it does not come back from it."""
+        if not self.dead:
+            self.dead = True
+            nap = self._nap
+            self.world.at(self.world.now, lambda: self._wake(nap))
+
+    def signal(self) -> None:
+        """SIGTERM: it is asked to leave, and wakes up if it sleeps."""
+        self.draining = True
+        if self._interruptible and not self.dead:
+            nap = self._nap
+            self.world.at(self.world.now, lambda: self._wake(nap))
