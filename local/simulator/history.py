@@ -114,8 +114,7 @@ class History:
 
     def __init__(self, plan: Plan, tracing: bool) -> None:
         self.plan = plan
-        self.random = Random(plan.seed ^ 0x5EED)
-        self.chance = Random(plan.seed ^ 0xFA17)
+        self.random, self.chance = self._dice(plan.seed)
         self.world = World(tracing)
         self.calls = self.faults = 0
         self.calm_at = BEGAN_AT + plan.calm_at
@@ -126,6 +125,7 @@ class History:
             truth.idle_bound_s = 2 * 1.2 * plan.look_s + 1.0
             lanes_enough = len({each.job.key for each in plan.messages if each.job}) <= plan.cap
             truth.pick_up_bound_s = plan.cold_start_s * 1.5 + LEAVES_S + 10.0 if lanes_enough else 0.0
+        truth.live_within_s = plan.live_within_s and plan.live_within_s + plan.cold_start_s * 1.5 + LEAVES_S
         self.items = WatchedItems(self.world, truth, self._lag)
         self.read = remembering()
         truth.read = self.read
@@ -142,15 +142,24 @@ class History:
         self.tick_at = BEGAN_AT + self.random.uniform(0.0, limits.TICK_PERIOD_S)
         self.names: Counter[str] = Counter()
 
+    def _dice(self, seed: int) -> tuple[Random, Random]:
+        """Where chance comes from: how the world goes, and what goes wrong with calls."""
+        return Random(seed ^ 0x5EED), Random(seed ^ 0xFA17)
+
     # --- the course of things
 
     def run(self) -> None:
-        """Until everything is settled. Raises Violation."""
-        world, truth = self.world, self.truth
+        """From the first message until everything is settled. Raises Violation."""
+        world = self.world
         for number, message in enumerate(self.plan.messages):
             world.at(BEGAN_AT + message.at, partial(self._send, message, f"message-{number}"))
         for trouble in self.plan.troubles:
             world.at(BEGAN_AT + trouble.at, partial(self._befall, trouble))
+        self.settle()
+
+    def settle(self) -> None:
+        """Until nothing is left to do. Raises Violation, also where that takes longer than it may."""
+        world, truth = self.world, self.truth
         deadline = self._deadline()
         while True:
             world.horizon = self.tick_at
@@ -381,6 +390,7 @@ class History:
 
     def _befall(self, trouble: TroubleAt) -> None:
         kind = trouble.kind
+        self.truth.troubled_at = self.world.now
         if kind in WORKERS_TROUBLES and not self._some_workers(1) and self._calm_is_far():
             self.world.after(5.0, partial(self._befall, trouble))  # it waits for a worker to befall
             return
@@ -409,6 +419,8 @@ class History:
         self.world.after(trouble.seconds, partial(self._pass_by, kind))
 
     def _pass_by(self, kind: Trouble) -> None:
+        if kind not in {Trouble.NO_EVENTS, Trouble.HANG_FOREVER}:  # what was lost stays lost
+            self.truth.troubled_at = self.world.now
         self.under_way[kind] -= 1
         if not self.under_way[Trouble.NO_CAPACITY]:
             self.ecs.capacity = None
@@ -506,9 +518,10 @@ class Queue:
             self._history.random.shuffle(self._visible)
             records, self._visible = self._visible[: self._batch], self._visible[self._batch :]
             self._running += 1
-            self._invoke(records)
+            self.invoke(records)
 
-    def _invoke(self, records: list[dict[str, Any]]) -> None:
+    def invoke(self, records: list[dict[str, Any]]) -> None:
+        """Start a function with a batch. What it does not settle is shown again after the visibility timeout."""
         history = self._history
         received_at = history.world.now
         failed = [record["messageId"] for record in records]
@@ -554,7 +567,7 @@ class Calls:
             process.pause(history.chance.random() * 2 * history.plan.latency_s)
             answer = effect()
             if process.world.lines is not None:
-                self._note(what, _shown(answer))
+                self._note(what, shown(answer))
             return answer
         return self._faulty(fault, what, effect)
 
@@ -579,7 +592,7 @@ class Calls:
             raise NoAnswer(fault.name)
         answer = effect()
         if fault is Fault.REPLY_LOST:
-            self._note(what, f"{fault}: {_shown(answer)}")
+            self._note(what, f"{fault}: {shown(answer)}")
             process.pause(chance.uniform(0.0, 12.0))
             raise NoAnswer(fault.name)
         if fault is Fault.RETRIED:
@@ -589,25 +602,25 @@ class Calls:
             self._later(what, effect)
         elif fault is Fault.STALE:
             answer = self._history.stale(answer)
-        self._note(what, f"{fault}: {_shown(answer)}")
+        self._note(what, f"{fault}: {shown(answer)}")
         return answer
 
     def _later(self, what: object, effect: Callable[[], object]) -> None:
         """The request is still under way, whatever becomes of the caller."""
-        world = self.process.world
+        chance = self._history.chance
+        seconds = chance.choice((1.0, 5.0, 30.0, 120.0)) * chance.random()
+        self.process.world.after(seconds, partial(self._land, what, effect))
 
-        def land() -> None:
-            answer = effect()
-            world.log(self.process.name, _told(what), f"lands only now: {_shown(answer)}")
-
-        world.after(self._history.chance.choice((1.0, 5.0, 30.0, 120.0)) * self._history.chance.random(), land)
+    def _land(self, what: object, effect: Callable[[], object]) -> None:
+        answer = effect()
+        self.process.world.log(self.process.name, told(what), f"lands only now: {shown(answer)}")
 
     def _note(self, what: object, outcome: str) -> None:
         if self.process.world.lines is not None:
-            self.process.world.log(self.process.name, _told(what), outcome)
+            self.process.world.log(self.process.name, told(what), outcome)
 
 
-def _told(what: object) -> str:
+def told(what: object) -> str:
     """A call, for the trace."""
     match what:
         case keys.Write(name=name, key=key):
@@ -626,7 +639,7 @@ def _item_name(key: Mapping[str, str]) -> str:
     return f"{key[keys.TABLE_PK]} {key[keys.TABLE_SK]}"
 
 
-def _shown(answer: object) -> str:
+def shown(answer: object) -> str:
     """An answer, for the trace."""
     match answer:
         case Reply(accepted=accepted):

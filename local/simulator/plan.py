@@ -117,6 +117,8 @@ class Plan:
     supervise_s: float = 5.0
     """A busy worker's loop may come round this late, as on a loaded machine."""
     lifetime_s: float = limits.LIFETIME_S
+    live_within_s: float = 0.0
+    """How long after the last trouble ended a job may wait to be picked up, cold start apart; 0: not judged."""
     without: frozenset[int] = field(default_factory=frozenset)
     """The faults that a shrunk history leaves out, by their order."""
 
@@ -135,8 +137,11 @@ class Plan:
 def plan(seed: int) -> Plan:
     """A small history."""
     random = Random(seed)
-    if random.random() < SELDOM:
+    kind = random.random()
+    if kind < SELDOM:
         return _calm(seed, random)
+    if kind < 2 * SELDOM:
+        return _single(seed, random)
     cap = random.choice((1, 1, 2, 2, 3, 4))
     spread_s = random.choice((0.0, 0.0, 5.0, 60.0, 300.0))
     jobs = _jobs(random, random.choice((1, 1, 1, 2, 2, 2, 3, 3, 4, 6, 12)))
@@ -189,6 +194,38 @@ def _calm(seed: int, random: Random) -> Plan:
         idle_exit_s=random.choice((5.0, 60.0)),
         supervise_s=3.0,
     )
+
+
+def _single(seed: int, random: Random) -> Plan:
+    """One thing goes wrong, and there are slots enough: LIVE is held to its minutes."""
+    jobs = _jobs(random, random.randint(1, 3))
+    kind = random.choice(
+        (Trouble.DEATH, Trouble.DEATH, Trouble.SPOT, Trouble.HANG_FOREVER, Trouble.START_FAILS, Trouble.NO_EVENTS)
+    )
+    at = random.uniform(0.0, 60.0)
+    troubles = [TroubleAt(kind, at, random.choice((20.0, 60.0)), 1)]
+    if random.random() < OFTEN:
+        troubles.append(TroubleAt(Trouble.NO_EVENTS, 0.0, 400.0))
+    return Plan(
+        seed=seed,
+        cap=len(jobs) + 1,
+        lanes=random.choice((1, 2)),
+        deciders=2,
+        batch=1,
+        messages=_messages(random, jobs, random.choice((0.0, 30.0)), late=False),
+        troubles=tuple(troubles),
+        calm_at=60.0,
+        cold_start_s=random.choice((1.0, 20.0, 40.0)),
+        idle_exit_s=random.choice((5.0, 40.0)),
+        supervise_s=3.0,
+        live_within_s=_bound(troubles),
+    )
+
+
+def _bound(troubles: list[TroubleAt]) -> float:
+    """Within five minutes after a death or a lost event; a worker that hangs has to be stopped first."""
+    hangs = any(trouble.kind is Trouble.HANG_FOREVER for trouble in troubles)
+    return 300.0 + (limits.STOP_TIMEOUT_S + limits.TICK_PERIOD_S if hangs else 0.0)
 
 
 def large(seed: int, jobs: int = 1_000, cap: int = 50) -> Plan:

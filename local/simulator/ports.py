@@ -272,6 +272,7 @@ class SimulatedClock:
         self._process = process
         self._random = random
         self._supervise_s = supervise_s
+        self._names = 0
         self.children: SimulatedChildren | None = None
 
     def now(self) -> float:
@@ -287,4 +288,5 @@ class SimulatedClock:
         return self._random.uniform(low, high)
 
     def unique(self) -> str:
-        return f"{self._random.getrandbits(64):016x}"
+        self._names += 1
+        return f"{self._process.name}-{self._names}"

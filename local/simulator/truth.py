@@ -95,6 +95,9 @@ class Truth:
     idle_bound_s: float = 0.0
     pick_up_bound_s: float = 0.0
     """How late a first claim may come; 0: not judged."""
+    live_within_s: float = 0.0
+    """How late any claim may come after the last trouble; 0: not judged."""
+    troubled_at: float = 0.0
     peak: int = 0
     launched: int = 0
     longest_wait_s: float = 0.0
@@ -136,6 +139,8 @@ class Truth:
 
     def _leased(self, item: keys.Item) -> None:
         slot = self.read.slot(item)
+        if str(slot.id) in self.held:
+            raise Violation("CAP", f"{slot.lease} was leased although it was held")
         self.held[str(slot.id)] = slot.generation
         if slot.retire:
             raise Violation("CAP", f"{slot.lease} was leased although it retires")
@@ -175,6 +180,9 @@ class Truth:
         self.longest_wait_s = max(self.longest_wait_s, waited_s)
         if job.attempt == 1 and self.pick_up_bound_s and waited_s > self.pick_up_bound_s:
             raise Violation("LIVE", f"{job.key} was picked up after {waited_s:.0f} s beside free slots")
+        since = max(self.troubled_at, self.runs[job.key][-1].put_at, job.due_at)
+        if self.live_within_s and self.world.now - since > self.live_within_s:
+            raise Violation("LIVE", f"{job.key} was picked up {self.world.now - since:.0f} s after the trouble")
         if worker := self.workers.get(author):
             worker.busy += 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
+from functools import partial
 from typing import Final, NamedTuple
 
 from greenlet import getcurrent, greenlet
@@ -37,6 +38,7 @@ class World:
         self._count = 0
         self.hub = getcurrent()
         self.failure: BaseException | None = None
+        self.processes: list[Process] = []
 
     def at(self, when: float, what: Callable[[], None]) -> None:
         """Have something happen."""
@@ -103,7 +105,18 @@ class Process:
         self._interruptible = False
         self._body = body
         self._greenlet = greenlet(self._run, parent=world.hub)
-        world.at(world.now, self._greenlet.switch)
+        world.processes.append(self)
+        world.at(world.now, self.resume)
+
+    def resume(self) -> None:
+        """Let it go on with what it does, now."""
+        self._greenlet.switch()
+
+    def abandon(self) -> None:
+        """Nobody is interested in it any more."""
+        self.dead = True
+        if self._greenlet and not self._greenlet.dead:
+            self._greenlet.throw(Crash)
 
     def _run(self) -> None:
         returned = False
@@ -132,7 +145,7 @@ class Process:
         self._nap += 1
         nap = self._nap
         self._interruptible = interruptible
-        world.at(until, lambda: self._wake(nap))
+        world.at(until, partial(self._wake, nap))
         world.give_way()
         self._interruptible = False
         if self.dead:
@@ -143,7 +156,7 @@ class Process:
             return  # woken earlier by something else
         if self.world.now < self.frozen_until and not self.dead:
             if self.frozen_until < FOREVER:
-                self.world.at(self.frozen_until, lambda: self._wake(nap))
+                self.world.at(self.frozen_until, partial(self._wake, nap))
             return
         self._nap += 1
         self._greenlet.switch()
@@ -152,12 +165,10 @@ class Process:
         """SIGKILL: whatever it waits for, it does not come back from it."""
         if not self.dead:
             self.dead = True
-            nap = self._nap
-            self.world.at(self.world.now, lambda: self._wake(nap))
+            self.world.at(self.world.now, partial(self._wake, self._nap))
 
     def signal(self) -> None:
         """SIGTERM: it is asked to leave, and wakes up if it sleeps."""
         self.draining = True
         if self._interruptible and not self.dead:
-            nap = self._nap
-            self.world.at(self.world.now, lambda: self._wake(nap))
+            self.world.at(self.world.now, partial(self._wake, self._nap))
