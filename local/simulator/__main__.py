@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import random
 from collections import Counter
@@ -21,6 +20,7 @@ from local.simulator.coverage import expected, never_taken
 from local.simulator.history import Result, run
 from local.simulator.plan import Plan, large, plan
 from local.simulator.shrink import shrink
+from local.simulator.world import rare_garbage
 
 CHUNK: Final = 100
 LARGE_FROM: Final = 1 << 40
@@ -61,14 +61,14 @@ def plan_of(seed: int) -> Plan:
 
 def tally(seeds: list[int]) -> Tally:
     """Run the histories of some seeds."""
-    gc.disable()  # a history leaves cycles behind; looking for them now and then is enough
     total = Tally()
-    for number, seed in enumerate(seeds):
-        result = run(plan_of(seed))
-        violations = [(seed, str(result.violation))] if result.violation else []
-        total.add(Tally(1, violations, result.seen, result.calls, result.seconds, result.longest_wait_s))
-        if number % GARBAGE_EVERY == 0:
-            gc.collect()
+    with rare_garbage() as collect:
+        for number, seed in enumerate(seeds):
+            result = run(plan_of(seed))
+            violations = [(seed, str(result.violation))] if result.violation else []
+            total.add(Tally(1, violations, result.seen, result.calls, result.seconds, result.longest_wait_s))
+            if number % GARBAGE_EVERY == 0:
+                collect()
     return total
 
 

@@ -8,7 +8,6 @@ once. Where nothing is left to choose, calls are timed and go well, and everythi
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,10 +21,11 @@ from local.simulator.history import POOL, Calls, History, shown, told
 from local.simulator.plan import Fault, Plan
 from local.simulator.ports import READS, NoAnswer
 from local.simulator.truth import Violation
-from local.simulator.world import BEGAN_AT, Crash, Line, Process
+from local.simulator.world import BEGAN_AT, Crash, Line, Process, rare_garbage
 
 T = TypeVar("T")
 
+GARBAGE_STEPS: Final = 20_000
 LATE_S: Final = (1.0, 100.0)
 """When a request that was not answered lands: before what else is due, or long after."""
 
@@ -68,7 +68,7 @@ class Scope(History):
     title: ClassVar[str]
     scene: ClassVar[Plan]
     """The jobs and the fleet."""
-    until_s: ClassVar[float]
+    until_s: ClassVar[float] = 0.0
     """From here on calls are timed and go well."""
     budget: ClassVar[Budget]
 
@@ -79,7 +79,7 @@ class Scope(History):
         self.waiting: dict[str, Explored] = {}
         self.told: dict[str, int] = {}
         self.chosen = Choice()
-        self.exploring = True
+        self.exploring = self.world.clocks_stand = True  # when a call is made makes no difference but by its order
         self.world.horizon = 0.0  # no process goes on by itself
         self.begin()
 
@@ -100,14 +100,9 @@ class Scope(History):
         self.items.author = process
         return StoredControlTable(self.items)
 
-    def record(self, number: int, key: str) -> dict[str, Any]:
-        """A message about a job, sent now."""
-        held: list[dict[str, Any]] = []
-        send, self.intake.send = self.intake.send, lambda record, _: held.append(record)  # type: ignore[method-assign]
-        message = next(each for each in self.plan.messages if each.job and each.job.key == key)
-        self._send(message, f"message-{number}")
-        self.intake.send = send  # type: ignore[method-assign]
-        return held[0]
+    def message(self, number: int) -> dict[str, Any]:
+        """A message of the scene, sent now."""
+        return self.record(self.plan.messages[number], f"message-{number}")
 
     def start(self) -> None:
         """Processes that are to start at this moment wait at their first call."""
@@ -156,7 +151,7 @@ class Scope(History):
 
     def close(self) -> None:
         """From here on everything goes well, and must settle. Raises Violation."""
-        self.exploring = False
+        self.exploring = self.world.clocks_stand = False
         for explored in [self.waiting[name] for name in sorted(self.waiting)]:
             self.world.at(self.world.now, explored.process.resume)
         self.waiting.clear()
@@ -242,7 +237,7 @@ class Explored(Calls):
 
     def _remember(self, answer: str) -> None:
         name = self.process.name
-        self._scope.told[name] = hash((self._scope.told.get(name), self.process.world.now, answer))
+        self._scope.told[name] = hash((self._scope.told.get(name), self.process.now, answer))
 
     def _chosen(self, choice: Choice, what: object, effect: Callable[[], T]) -> T:
         scope, process = self._scope, self.process
@@ -279,47 +274,50 @@ class Found:
     steps: int = 0
     violation: Violation | None = None
     lines: list[Line] = field(default_factory=list)
-    complete: bool = True
+    collected: int = 0
 
 
-def explore(kind: type[Scope], most: int | None = None, tell: Callable[[Found], object] = lambda _: None) -> Found:
-    """Try every path of a scope, or stop at `most` states. `tell` hears how far it is."""
+def explore(kind: type[Scope], tell: Callable[[Found], object] = lambda _: None) -> Found:
+    """Try every path of a scope, up to the first violation. `tell` hears how far it is."""
     found = Found(kind.title)
     seen: set[int] = set()
     paths: list[tuple[Choice, ...]] = [()]
-    gc.disable()
-    while paths:
-        path = paths.pop()
-        scope = kind()
-        try:
-            for choice in path:
-                scope.take(choice)
-            found.steps += len(path)
-            while (state := scope.state()) not in seen:
-                if most is not None and len(seen) >= most:
-                    found.complete = False
-                    return found
-                seen.add(state)
-                found.states = len(seen)
-                choices = scope.choices()
-                if not choices:
-                    found.ends += 1
-                    scope.close()
-                    break
-                paths.extend((*path, choice) for choice in choices[1:])
-                path = (*path, choices[0])
-                scope.take(choices[0])
-                found.steps += 1
-        except Violation as violation:
-            found.violation = violation
-            found.lines = _trace(kind, path)
-            return found
-        finally:
-            scope.abandon()
-        if found.ends % 100 == 0:
-            gc.collect()
-            tell(found)
+    with rare_garbage() as collect:
+        while paths and not found.violation:
+            _follow(kind, paths.pop(), paths, seen, found)
+            if found.steps // GARBAGE_STEPS > found.collected:
+                found.collected += 1
+                collect()
+                tell(found)
     return found
+
+
+def _follow(
+    kind: type[Scope], path: tuple[Choice, ...], paths: list[tuple[Choice, ...]], seen: set[int], found: Found
+) -> None:
+    """Go along a path and on from its end, first choices first, to a state that is known or where all is settled."""
+    scope = kind()
+    try:
+        for choice in path:
+            scope.take(choice)
+        found.steps += len(path)
+        while (state := scope.state()) not in seen:
+            seen.add(state)
+            found.states += 1
+            choices = scope.choices()
+            if not choices:
+                found.ends += 1
+                scope.close()
+                return
+            paths.extend((*path, choice) for choice in choices[1:])
+            path = (*path, choices[0])
+            scope.take(choices[0])
+            found.steps += 1
+    except Violation as violation:
+        found.violation = violation
+        found.lines = _trace(kind, path)
+    finally:
+        scope.abandon()
 
 
 def _trace(kind: type[Scope], path: tuple[Choice, ...]) -> list[Line]:

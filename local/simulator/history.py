@@ -275,26 +275,26 @@ class History:
     # --- messages
 
     def _send(self, message: MessagePlan, message_id: str) -> None:
-        sent_at = self.world.now
-        job = message.job
+        record = self.record(message, message_id)
+        self.intake.send(record, message.late_s)
+        if message.duplicate_s:
+            self.world.after(message.late_s + message.duplicate_s, partial(self._duplicate, self.intake, record))
+
+    def record(self, message: MessagePlan, message_id: str) -> dict[str, Any]:
+        """The message as SQS hands it to a function, sent now."""
+        sent_at, job = self.world.now, message.job
         body: dict[str, Any] = {"source": "s3://bucket/file.bam", "priority": message.priority}
         if job:
-            body |= {"workflow_key": job.key, "max_attempts": job.max_attempts, "timeout_s": JOB_TIMEOUT_S}
-            if "hangs" not in job.attempts:
-                body["timeout_s"] = limits.JOB_TIMEOUT_S
+            body |= {"workflow_key": job.key, "max_attempts": job.max_attempts}
+            if "hangs" in job.attempts:
+                body["timeout_s"] = JOB_TIMEOUT_S
             self.truth.sent.setdefault(job.key, []).append(sent_at)
         else:
             body["processor"] = "no-such-processor"
             self.wrong.append(message_id)
-        record = {
-            "messageId": message_id,
-            "body": json.dumps(body),
-            "attributes": {"SentTimestamp": str(int(sent_at * 1000))},
-        }
         self.world.log("producer", f"sends {message_id}", job.key if job else "one that can never run")
-        self.intake.send(record, message.late_s)
-        if message.duplicate_s:
-            self.world.after(message.late_s + message.duplicate_s, partial(self._duplicate, self.intake, record))
+        sent = {"SentTimestamp": str(int(sent_at * 1000))}
+        return {"messageId": message_id, "body": json.dumps(body), "attributes": sent}
 
     def _duplicate(self, queue: Queue, record: dict[str, Any]) -> None:
         self.truth.seen["trouble: a duplicate delivery"] += 1

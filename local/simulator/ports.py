@@ -276,7 +276,7 @@ class SimulatedClock:
         self.children: SimulatedChildren | None = None
 
     def now(self) -> float:
-        return self._process.world.now + self._process.skew
+        return self._process.now + self._process.skew
 
     def sleep(self, seconds: float) -> None:
         if self.children and seconds == limits.SUPERVISE_S:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from fleetcap import keys, limits
 from fleetcap.decide import launch
-from fleetcap.model import Job, JobStatus, Pool, Request, Slot, Started
+from fleetcap.model import Holder, Job, JobStatus, Lease, Pool, Request, Slot, Started
 from local.memory.ecs import MemoryTask
 from local.simulator.exhaust import Budget, Nobody, Scope
 from local.simulator.history import LAUNCH, POOL
@@ -16,7 +17,7 @@ from local.simulator.plan import JobPlan, MessagePlan, Plan, Trouble
 
 def _plan(cap: int, *job_keys: str) -> Plan:
     messages = tuple(MessagePlan(0.0, 0.0, JobPlan(key, duration_s=2.0)) for key in job_keys)
-    return Plan(0, cap, 1, 4, 1, messages, cold_start_s=40.0, idle_exit_s=5.0, lag_s=0.0)
+    return Plan(0, cap, 1, 4, 1, messages, cold_start_s=40.0, idle_exit_s=5.0, look_s=20.0, lag_s=0.0)
 
 
 class TwoDeciders(Scope):
@@ -24,20 +25,19 @@ class TwoDeciders(Scope):
 
     title = "2 deciders × cap 1 × 2 jobs"
     scene = _plan(1, "a", "b")
-    until_s = 0.0
     budget = Budget(crashes=2, faults=1)
 
     def begin(self) -> None:
         self.create_slots()
-        for number, key in enumerate(("a", "b")):
-            self.intake.invoke([self.record(number, key)])
+        for number in range(2):
+            self.intake.invoke([self.message(number)])
         self.start()
 
 
 class AmbiguousLaunch(Scope):
-    """A decider launches a task that stops before it runs; the tick asks again, and the event comes twice."""
+    """A decider launches a task that stops before it runs, while the tick asks again under the same token."""
 
-    title = "an ambiguous launch × the tick × STOPPED, twice"
+    title = "an ambiguous launch × the tick × STOPPED"
     scene = _plan(1, "a")
     until_s = 45.0
     budget = Budget(crashes=1, faults=1)
@@ -47,36 +47,30 @@ class AmbiguousLaunch(Scope):
         self.under_way[Trouble.START_FAILS] = 1
         self.world.after(self.until_s, partial(self._pass_by, Trouble.START_FAILS))
         self.world.after(30.0, partial(self.decider, "tick", self._do_tick))
-        self.intake.invoke([self.record(0, "a")])
+        self.intake.invoke([self.message(0)])
         self.start()
 
-    def _tell(self, task: MemoryTask) -> None:
-        super()._tell(task)
-        super()._tell(task)
 
+class WithWorkers(Scope):
+    """Scenes in which workers live already."""
 
-class TwoWorkers(Scope):
-    """Two workers find one job while its message comes again; one of them dies at some moment."""
+    def put_job(self) -> Job:
+        """The job of the first message, in the queue for a while."""
+        queued_at = self.world.now - 2 * limits.FRESH_LEASE_S
+        key = next(iter(self.jobs))
+        job = Job(key, 1, JobStatus.QUEUED, POOL, 5, Request("s3://bucket/file.bam", "bam"), queued_at=queued_at)
+        job = replace(job, rank=keys.rank_of(key, 5, queued_at))
+        self.table(Nobody(self)).put(job, None, "put")
+        return job
 
-    title = "2 workers × 1 job × a redelivery × a death"
-    scene = _plan(2, "a")
-    until_s = 8.0
-    budget = Budget(crashes=1, faults=1)
-
-    def begin(self) -> None:
+    def launch_all(self) -> list[MemoryTask]:
+        """A task on every slot, its worker about to beat for the first time."""
         self.create_slots()
-        message = self.record(0, "a")
-        table, now = self.table(Nobody(self)), self.world.now
-        queued_at = now - 2 * limits.FRESH_LEASE_S
-        job = Job("a", 1, JobStatus.QUEUED, POOL, 5, Request("s3://bucket/file.bam", "bam"), queued_at=queued_at)
-        table.put(Job(**vars(job) | {"rank": keys.rank_of("a", 5, queued_at)}), None, "put")
-        tasks = [self._launched(slot) for slot in table.slots(POOL)]
+        tasks = [self._launched(slot) for slot in self.table(Nobody(self)).slots(POOL)]
         self.world.due.clear()  # they start here and now
         for task in tasks:
             self._start(task)
-        self.world.after(3.0, self.workers[tasks[0].arn].kill)
-        self.intake.invoke([message])
-        self.start()
+        return tasks
 
     def _launched(self, slot: Slot) -> MemoryTask:
         table, now = self.table(Nobody(self)), self.world.now
@@ -89,4 +83,47 @@ class TwoWorkers(Scope):
         return self.ecs.tasks[answer.arn]
 
 
-SCOPES: Final[tuple[type[Scope], ...]] = (TwoDeciders, AmbiguousLaunch, TwoWorkers)
+class StoppedTwice(WithWorkers):
+    """A worker died in the middle of its job; the event comes twice, and the tick is under way as well."""
+
+    title = "STOPPED × the same event again × the tick × a death"
+    scene = _plan(1, "a")
+    until_s = 20.0
+    budget = Budget(crashes=1, faults=1)
+
+    def begin(self) -> None:
+        message = self.message(0)
+        (task,) = self.launch_all()
+        worker = self.workers[task.arn]
+        job = self.put_job()
+        table = self.table(worker)
+        table.beat(Lease.parse(task.started_by), task.arn, True, self.world.now)
+        table.claim(job, Holder(Lease.parse(task.started_by)), self.world.now, "claim")
+        worker.kill()
+        self.start()
+        self.world.after(10.0, partial(self.decider, "tick", self._do_tick))
+        self.world.after(300.0, partial(self.intake.send, message, 0.0))
+
+    def _tell(self, task: MemoryTask) -> None:
+        super()._tell(task)
+        super()._tell(task)
+
+
+class TwoWorkers(WithWorkers):
+    """Two workers find one job while its message comes again; one of them dies at some moment."""
+
+    title = "2 workers × 1 job × a redelivery × a death"
+    scene = _plan(2, "a")
+    until_s = 14.0
+    budget = Budget(crashes=0, faults=1)
+
+    def begin(self) -> None:
+        message = self.message(0)
+        self.put_job()
+        first, _ = self.launch_all()
+        self.world.after(3.0, self.workers[first.arn].kill)
+        self.intake.invoke([message])
+        self.start()
+
+
+SCOPES: Final[tuple[type[Scope], ...]] = (TwoDeciders, AmbiguousLaunch, StoppedTwice, TwoWorkers)

@@ -1,0 +1,175 @@
+"""The production code under seeds: fixed ones, fresh ones, a large burst; and that a broken guard is found and told."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from fleetcap import keys
+from fleetcap.decide import recover
+from fleetcap.fleet import Fleet
+from local.simulator.__main__ import Tally, tally
+from local.simulator.coverage import expected, never_taken
+from local.simulator.history import run
+from local.simulator.plan import Fault, Trouble, large, plan
+from local.simulator.shrink import shrink
+from worker_image.worker import Worker
+
+ROOT: Final = Path(__file__).parents[2]
+FIXED: Final = 3_000
+FRESH: Final = 1_200
+
+
+@pytest.fixture(scope="module")
+def fixed() -> Tally:
+    """The same histories every time."""
+    return tally(list(range(FIXED)))
+
+
+def test_no_fixed_seed_breaks_an_invariant(fixed: Tally) -> None:
+    assert fixed.violations == []
+    assert fixed.histories == FIXED
+
+
+def test_no_fresh_seed_breaks_an_invariant() -> None:
+    """`make simulate SEED=n` replays what this finds."""
+    begin = random.randrange(1 << 32)
+    assert tally(list(range(begin, begin + FRESH))).violations == []
+
+
+def test_a_large_burst_breaks_no_invariant_and_fills_the_cap() -> None:
+    result = run(large(7, jobs=400, cap=50))
+    assert result.violation is None
+    assert result.peak == 50
+    assert result.seen["write claim"] >= 400
+
+
+RARE: Final = {
+    "a token had been forgotten",
+    "log late answer",
+    "log requeue GiveUp",
+    "refused launched: the recorded task is none or this one",
+    "refused lease: the slot is not retiring",
+    "refused missing: the generation is as read",
+    "refused missing: the slot is held",
+}
+"""Branches that so few histories take that these need not; `make simulate` runs enough for them."""
+
+
+def test_the_fixed_seeds_take_every_branch_but_the_rare(fixed: Tally) -> None:
+    assert set(never_taken(fixed.seen)) <= RARE
+    assert set(expected()) >= RARE
+
+
+def test_a_seed_goes_the_same_way_in_every_process() -> None:
+    """Whatever the hashes of that process are."""
+    script = "from local.simulator.history import run; from local.simulator.plan import plan\n" + (
+        "for seed in range(40): print(run(plan(seed), tracing=True).lines)"
+    )
+    told = {
+        subprocess.run(
+            [sys.executable, "-c", script],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": hashes},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for hashes in ("1", "2")
+    }
+    assert len(told) == 1
+    assert len(told.pop()) > 100_000
+
+
+def first_violation(seeds: range) -> int:
+    return next(seed for seed in seeds if run(plan(seed)).violation)
+
+
+def test_a_broken_guard_is_found_made_small_and_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Jobs are taken from workers that live."""
+    monkeypatch.setattr(recover, "dead", lambda *_: True)
+    failed = run(plan(first_violation(range(2_000))))
+    small = shrink(failed)
+    assert failed.violation
+    assert small.violation
+    assert failed.violation.invariant == small.violation.invariant == "ONE-RUN"
+    assert len(small.plan.messages) == 1
+    assert small.plan.troubles == ()
+    assert small.calls <= failed.calls
+    assert [line.outcome for line in small.lines if line.who == "truth"] == ["VIOLATION"]
+    assert any(line.who.startswith("tick") and line.what.startswith("requeue JOB#") for line in small.lines)
+    assert run(small.plan, tracing=True).lines == small.lines
+
+
+def test_a_worker_that_looks_away_is_not_work_conserving(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = Worker._look
+
+    def seldom(worker: Worker) -> None:
+        if int(worker._clock.now()) % 30 == 0:
+            look(worker)
+
+    monkeypatch.setattr(Worker, "_look", seldom)
+    found = {str(result.violation.invariant) for seed in range(400) if (result := run(plan(seed))).violation}
+    assert found >= {"WORK-CONSERVING"}
+
+
+def test_a_tick_that_forgets_the_silent_is_not_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recover, "silent", lambda *_: False)
+    found = {str(result.violation.invariant) for seed in range(400) if (result := run(plan(seed))).violation}
+    assert found & {"LIVE", "LEAK"}
+
+
+def test_a_lost_message_is_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody ever puts a job for a message of the second delivery."""
+    from handlers.intake import Intake
+
+    handle = Intake.handle
+
+    def swallow(intake: Intake, event: dict[str, object]) -> dict[str, object]:
+        return handle(intake, event) | {"batchItemFailures": []}
+
+    monkeypatch.setattr(Intake, "handle", swallow)
+    found = {str(result.violation.invariant) for seed in range(400) if (result := run(plan(seed))).violation}
+    assert found == {"NO-LOSS"}
+
+
+def test_an_error_that_the_world_does_not_explain_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(Fleet, "settle", broken)
+    assert {run(plan(seed)).violation.invariant for seed in range(30) if run(plan(seed)).violation} == {"ERROR"}  # type: ignore[union-attr]
+
+
+def test_a_fault_that_is_left_out_does_not_happen() -> None:
+    seed = next(seed for seed in range(200) if run(plan(seed)).faults > 3)
+    before = run(plan(seed))
+    after = run(replace(plan(seed), without=frozenset(range(1, 10_000))))
+    assert sum(count for branch, count in before.seen.items() if branch.startswith("fault: ")) > 3
+    assert not any(branch.startswith("fault: ") for branch in after.seen)
+
+
+def test_plans_are_many_and_small() -> None:
+    plans = [plan(seed) for seed in range(2_000)]
+    jobs = Counter(len({message.job.key for message in each.messages if message.job}) for each in plans)
+    assert set(jobs) >= {1, 2, 3, 4, 6, 12}
+    assert max(jobs) == 12
+    assert {each.cap for each in plans} >= {1, 2, 3, 4}
+    assert max(each.cap for each in plans) == 4
+    assert {each.deciders for each in plans} == {1, 2, 3, 4}
+    assert {each.lanes for each in plans} == {1, 2}
+    assert {trouble.kind for each in plans for trouble in each.troubles} == set(Trouble)
+    assert {fault for each in plans for fault in each.faults} == set(Fault)
+
+
+def test_every_operation_of_the_table_is_watched() -> None:
+    """What `coverage` lists is what `keys` has."""
+    writes = {name.removesuffix("_write") for name in vars(keys) if name.endswith("_write")}
+    assert {branch.removeprefix("write ") for branch in expected() if branch.startswith("write ")} == writes
