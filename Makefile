@@ -9,7 +9,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 PYTHON ?= python3
 READY := .venv/.ready
 
-.PHONY: help setup demo test quick check lock clean
+.PHONY: help setup demo test quick simulate mutate check lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -42,6 +42,15 @@ test: check  ## everything: style, types, all tests
 quick: $(READY)  ## the two-minute inner loop: style, types, tests without the embedded cloud
 	ruff check . && ruff format --check . && mypy
 	pytest -q -n 2 -m "not cloud" tests
+
+SEED ?=
+COUNT ?= 100000
+START ?=
+simulate: $(READY)  ## production code under seeds and faults, and small scopes in full (SEED= COUNT= START=)
+	@python -m local.simulator $(if $(SEED),--seed $(SEED),--count $(COUNT) $(if $(START),--start $(START)))
+
+mutate: $(READY)  ## remove each guard in turn; the simulator or the contract suite must notice
+	@python -m tests.mutation
 
 check: $(READY)  ## style and types
 	ruff check .

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, as_completed, wait
 from dataclasses import dataclass, field
 from typing import Annotated, Final
 
@@ -17,10 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from local.simulator.coverage import expected, never_taken
+from local.simulator.exhaust import Found, explore
 from local.simulator.history import Result, run
 from local.simulator.plan import Plan, large, plan
+from local.simulator.scopes import SCOPES
 from local.simulator.shrink import shrink
-from local.simulator.world import rare_garbage
+from local.simulator.world import Line, rare_garbage
 
 CHUNK: Final = 100
 LARGE_FROM: Final = 1 << 40
@@ -42,7 +45,7 @@ class Tally:
     seen: Counter[str] = field(default_factory=Counter)
     calls: int = 0
     virtual_s: float = 0.0
-    longest_wait_s: float = 0.0
+    cpu_s: float = 0.0
 
     def add(self, other: Tally) -> None:
         """Take in another one."""
@@ -51,7 +54,7 @@ class Tally:
         self.seen += other.seen
         self.calls += other.calls
         self.virtual_s += other.virtual_s
-        self.longest_wait_s = max(self.longest_wait_s, other.longest_wait_s)
+        self.cpu_s += other.cpu_s
 
 
 def plan_of(seed: int) -> Plan:
@@ -62,40 +65,61 @@ def plan_of(seed: int) -> Plan:
 def tally(seeds: list[int]) -> Tally:
     """Run the histories of some seeds."""
     total = Tally()
+    began_at = time.process_time()
     with rare_garbage() as collect:
         for number, seed in enumerate(seeds):
             result = run(plan_of(seed))
             violations = [(seed, str(result.violation))] if result.violation else []
-            total.add(Tally(1, violations, result.seen, result.calls, result.seconds, result.longest_wait_s))
+            total.add(Tally(1, violations, result.seen, result.calls, result.seconds))
             if number % GARBAGE_EVERY == 0:
                 collect()
+    total.cpu_s = time.process_time() - began_at
     return total
 
 
 @app.command()
 def main(
     seed: Annotated[int | None, typer.Option(help="Tell the history of this seed in full.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="How many small histories.")] = 100_000,
+    count: Annotated[int, typer.Option(min=0, help="How many small histories.")] = 100_000,
     start: Annotated[int | None, typer.Option(help="The first seed; drawn anew each time by default.")] = None,
     larges: Annotated[int, typer.Option("--large", min=0, help="How many large histories (1,000 jobs, cap 50).")] = 4,
+    scopes: Annotated[bool, typer.Option(help="Explore the small scopes in full as well.")] = True,
     jobs: Annotated[int, typer.Option(min=1, help="Processes.")] = os.cpu_count() or 1,
-    first: Annotated[bool, typer.Option(help="End at the first violation, and tell no more than that.")] = False,
+    first: Annotated[bool, typer.Option(help="Histories alone, up to the first violation, and no report.")] = False,
 ) -> None:
     """Search for a history that breaks an invariant. Ends with 1 if there is one."""
     if seed is not None:
         raise typer.Exit(_tell(run(plan_of(seed), tracing=True)))
     begin = random.randrange(1 << 32) if start is None else start
     total = _search(begin, count, larges, jobs, first)
+    broken: list[Found] = []
     if not first:
         _report(total)
+        broken = _explore(jobs) if scopes else []
         if total.violations:
             _tell(run(plan_of(total.violations[0][0]), tracing=True))
     for found, text in total.violations[:VIOLATIONS_MAX]:
         console.print(f"seed {found}: {text}")
-    console.print(
-        f"seeds {begin} to {begin + count - 1}: {total.histories:,} histories, {len(total.violations)} violations"
-    )
-    raise typer.Exit(bool(total.violations))
+    violations = len(total.violations) + len(broken)
+    console.print(f"seeds {begin} to {begin + count - 1}: {total.histories:,} histories, {violations} violations")
+    raise typer.Exit(bool(violations))
+
+
+def _explore(jobs: int) -> list[Found]:
+    """Explore the scopes in full and say how large they are; those with a violation."""
+    broken: list[Found] = []
+    with console.status("exploring the small scopes …") as status, ProcessPoolExecutor(jobs) as pool:
+        under_way = {pool.submit(explore, scope): scope.title for scope in SCOPES}
+        for future in as_completed(under_way):
+            found = future.result()
+            went = str(found.violation) if found.violation else "no violation"
+            console.print(f"{found.name}: {found.states:,} states, {found.ends:,} ends explored, {went}")
+            if found.violation:
+                broken.append(found)
+                console.print(_lines(found.lines))
+            del under_way[future]
+            status.update(f"exploring {'; '.join(under_way.values())} …")
+    return broken
 
 
 def _search(begin: int, count: int, larges: int, jobs: int, first: bool) -> Tally:
@@ -138,7 +162,11 @@ def _report(total: Tally) -> None:
     console.print(table)
     never = never_taken(total.seen)
     console.print(f"{len(expected()) - len(never)} of {len(expected())} branches taken" + _list("never taken", never))
-    console.print(f"{total.calls:,} calls of ports, {total.virtual_s / 3600:,.0f} hours of virtual time")
+    rate = total.histories / max(total.cpu_s, 0.001)
+    console.print(
+        f"{total.calls:,} calls of ports, {total.virtual_s / 3600:,.0f} hours of virtual time, "
+        f"{rate:,.0f} histories a second of one core"
+    )
 
 
 def _list(title: str, items: list[str]) -> str:
@@ -151,13 +179,17 @@ def _tell(result: Result) -> int:
         with console.status("making it smaller …"):
             result = shrink(result)
     console.print(f"[bold]seed {result.plan.seed}[/bold] {result.plan}", style="dim")
-    lines = Table("s", "who", "what", "outcome", box=None, header_style="bold", pad_edge=False)
-    for line in result.lines:
-        lines.add_row(Text(f"{line.at:.2f}"), Text(line.who), Text(line.what), Text(line.outcome))
-    console.print(lines)
+    console.print(_lines(result.lines))
     verdict = str(result.violation) if result.violation else "no violation"
     console.print(f"seed {result.plan.seed}: {verdict}", style="bold red" if result.violation else "bold green")
     return 1 if result.violation else 0
+
+
+def _lines(lines: list[Line]) -> Table:
+    table = Table("s", "who", "what", "outcome", box=None, header_style="bold", pad_edge=False)
+    for line in lines:
+        table.add_row(Text(f"{line.at:.2f}"), Text(line.who), Text(line.what), Text(line.outcome))
+    return table
 
 
 if __name__ == "__main__":

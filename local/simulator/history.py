@@ -81,7 +81,6 @@ class Result:
     calls: int = 0
     faults: int = 0
     seconds: float = 0.0
-    longest_wait_s: float = 0.0
 
 
 def run(plan: Plan, tracing: bool = False) -> Result:
@@ -105,7 +104,6 @@ def run(plan: Plan, tracing: bool = False) -> Result:
         history.calls,
         history.faults,
         world.now - BEGAN_AT,
-        truth.longest_wait_s,
     )
 
 

@@ -16,7 +16,7 @@ from local.simulator.plan import JobPlan, MessagePlan, Plan, Trouble
 
 
 def _plan(cap: int, *job_keys: str) -> Plan:
-    messages = tuple(MessagePlan(0.0, 0.0, JobPlan(key, duration_s=2.0)) for key in job_keys)
+    messages = tuple(MessagePlan(0.0, 0.0, JobPlan(key, duration_s=0.4)) for key in job_keys)
     return Plan(0, cap, 1, 4, 1, messages, cold_start_s=40.0, idle_exit_s=5.0, look_s=20.0, lag_s=0.0)
 
 
@@ -110,18 +110,17 @@ class StoppedTwice(WithWorkers):
 
 
 class TwoWorkers(WithWorkers):
-    """Two workers find one job while its message comes again; one of them dies at some moment."""
+    """Two workers find one job while its message comes again; any of them may die at any call."""
 
     title = "2 workers × 1 job × a redelivery × a death"
     scene = _plan(2, "a")
-    until_s = 14.0
-    budget = Budget(crashes=0, faults=1)
+    until_s = 1.0
+    budget = Budget(crashes=1, faults=1)
 
     def begin(self) -> None:
         message = self.message(0)
         self.put_job()
-        first, _ = self.launch_all()
-        self.world.after(3.0, self.workers[first.arn].kill)
+        self.launch_all()
         self.intake.invoke([message])
         self.start()
 

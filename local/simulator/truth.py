@@ -100,7 +100,6 @@ class Truth:
     troubled_at: float = 0.0
     peak: int = 0
     launched: int = 0
-    longest_wait_s: float = 0.0
 
     # --- the fleet
 
@@ -177,7 +176,6 @@ class Truth:
         self._work_conserving(job.key, job.due_at, author)
         self.owners[job.key] = Owner(author, job.holder, job.attempt)
         waited_s = self.world.now - (self.runs[job.key][-1].put_at if job.attempt == 1 else job.due_at)
-        self.longest_wait_s = max(self.longest_wait_s, waited_s)
         if job.attempt == 1 and self.pick_up_bound_s and waited_s > self.pick_up_bound_s:
             raise Violation("LIVE", f"{job.key} was picked up after {waited_s:.0f} s beside free slots")
         since = max(self.troubled_at, self.runs[job.key][-1].put_at, job.due_at)

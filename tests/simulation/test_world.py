@@ -106,7 +106,7 @@ def test_a_signal_wakes_a_sleeper_once(world: World) -> None:
 def test_a_frozen_process_goes_on_when_it_thaws(world: World) -> None:
     body, woken = sleeper(5.0, 1.0)
     frozen, _ = process(world, body)
-    frozen.frozen_until = BEGAN_AT + 20.0
+    world.after(1.0, lambda: setattr(frozen, "frozen_until", BEGAN_AT + 20.0))
     go_on(world)
     assert woken == [20.0, 21.0]
 
@@ -114,7 +114,7 @@ def test_a_frozen_process_goes_on_when_it_thaws(world: World) -> None:
 def test_a_process_that_is_frozen_for_ever_can_still_be_killed(world: World) -> None:
     body, woken = sleeper(5.0)
     frozen, ends = process(world, body)
-    frozen.frozen_until = FOREVER
+    world.after(1.0, lambda: setattr(frozen, "frozen_until", FOREVER))
     world.after(9.0, frozen.kill)
     go_on(world)
     assert (woken, ends) == ([], [False])
@@ -132,6 +132,7 @@ def test_an_error_of_a_process_ends_the_world_not_just_the_process(world: World)
 def test_an_abandoned_process_is_gone(world: World) -> None:
     body, woken = sleeper(5.0)
     left, ends = process(world, body)
+    world.after(1.0, lambda: None)
     world.step()
     left.abandon()
     go_on(world)
