@@ -1,7 +1,8 @@
-"""One suite of behaviour for the control table, over every DynamoDB that we can run.
+"""One suite of behaviour for the control table, over every store of items that we can run.
 
-moto answers within this process and on one thread, so the races at the end run on the emulator alone; all else runs on
-both. Tests share a table and keep apart by the name of their pool.
+The simulator trusts the items in memory because of this suite: what holds here holds for them as for DynamoDB. What
+shows only in requests runs where requests are sent; moto answers on one thread, so the races at the end run on the
+emulator alone. Tests share a store and keep apart by the name of their pool.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import boto3
 import pytest
-from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.config import Config
 from moto import mock_aws
 
 from fleetcap import keys, limits
-from fleetcap.adapters.control_table import DynamoControlTable
+from fleetcap.adapters.control_table import Items, Reply, StoredControlTable
+from fleetcap.adapters.dynamo import DynamoControlTable, DynamoItems
 from fleetcap.decide import capacity
 from fleetcap.model import (
     Flags,
@@ -36,6 +37,7 @@ from fleetcap.model import (
     SlotState,
 )
 from fleetcap.ports import ControlTable
+from local.memory.items import MemoryItems
 from tests.emulator import running_emulator
 from tests.examples import GENERATION, NOW, a_job, a_pool
 from tests.fakes import make_table
@@ -43,26 +45,32 @@ from tests.fakes import make_table
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
+EMULATOR: Final = pytest.param("ministack", marks=pytest.mark.cloud)
 TABLE: Final = "control"
 LAUNCH: Final = '{"cluster":"fleet"}'
 ENDED: Final = [status for status in JobStatus if status.ended]
+on_the_wire = pytest.mark.parametrize("store", ["moto", EMULATOR], indirect=True)
+raced = pytest.mark.parametrize("store", [EMULATOR], indirect=True)
 _pool_numbers = itertools.count()
 _T = TypeVar("_T")
 
 
-@pytest.fixture(scope="module", params=["moto", pytest.param("ministack", marks=pytest.mark.cloud)])
-def client(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DynamoDBClient]:
-    """A DynamoDB with an empty control table."""
+@pytest.fixture(scope="module", params=["memory", "moto", EMULATOR])
+def store(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DynamoDBClient | None]:
+    """A DynamoDB with an empty control table; None where the items are kept in memory."""
     with pytest.MonkeyPatch.context() as environment:
         for name in ("AWS_ENDPOINT_URL", "AWS_PROFILE"):
             environment.delenv(name, raising=False)
-        if request.param == "moto":
-            with mock_aws():
-                yield with_a_table(None)
-        else:
-            folder = tmp_path_factory.mktemp("emulator")
-            with running_emulator(folder) as endpoint, closing(with_a_table(endpoint)) as dynamodb:
-                yield dynamodb
+        match request.param:
+            case "memory":
+                yield None
+            case "moto":
+                with mock_aws():
+                    yield with_a_table(None)
+            case _:
+                folder = tmp_path_factory.mktemp("emulator")
+                with running_emulator(folder) as endpoint, closing(with_a_table(endpoint)) as dynamodb:
+                    yield dynamodb
 
 
 def with_a_table(endpoint: str | None) -> DynamoDBClient:
@@ -78,9 +86,22 @@ def with_a_table(endpoint: str | None) -> DynamoDBClient:
     return dynamodb
 
 
+@pytest.fixture(scope="module")
+def items(store: DynamoDBClient | None) -> Items:
+    """The items themselves: for onlookers, and for what the deciders never write."""
+    return DynamoItems(store, TABLE) if store else MemoryItems()
+
+
 @pytest.fixture
-def table(client: DynamoDBClient) -> DynamoControlTable:
-    return DynamoControlTable(client, TABLE)
+def table(items: Items) -> ControlTable:
+    return StoredControlTable(items)
+
+
+@pytest.fixture
+def client(store: DynamoDBClient | None) -> DynamoDBClient:
+    """For tests that look at requests: `on_the_wire` only."""
+    assert store
+    return store
 
 
 @pytest.fixture
@@ -90,35 +111,35 @@ def pool() -> Pool:
 
 
 @pytest.fixture
-def slot(table: DynamoControlTable, pool: Pool) -> Slot:
+def slot(table: ControlTable, pool: Pool) -> Slot:
     """The pool's first slot, EMPTY, as read; two more exist."""
     table.create_slots(keys.slot_ids(pool.name, pool.cap), GENERATION)
     return table.slots(pool.name)[0]
 
 
 @pytest.fixture
-def leased(table: DynamoControlTable, slot: Slot) -> Slot:
+def leased(table: ControlTable, slot: Slot) -> Slot:
     """The slot, LAUNCHING, without a task."""
     assert table.lease(slot, LAUNCH, "job", 0, NOW, "leased")
     return read(table, slot)
 
 
 @pytest.fixture
-def launched(table: DynamoControlTable, leased: Slot) -> Slot:
+def launched(table: ControlTable, leased: Slot) -> Slot:
     """The slot, LAUNCHING, with the task `mine`."""
     assert table.launched(leased.lease, "mine", NOW + 1)
     return read(table, leased)
 
 
 @pytest.fixture
-def beating(table: DynamoControlTable, launched: Slot) -> Slot:
+def beating(table: ControlTable, launched: Slot) -> Slot:
     """The slot, READY, with the task `mine`."""
     assert table.beat(launched.lease, "mine", True, NOW + 30) == Flags()
     return read(table, launched)
 
 
 @pytest.fixture
-def queued(table: DynamoControlTable, pool: Pool) -> Job:
+def queued(table: ControlTable, pool: Pool) -> Job:
     """A job in the queue."""
     job = job_of(pool)
     assert table.put(job, None, "put")
@@ -126,20 +147,20 @@ def queued(table: DynamoControlTable, pool: Pool) -> Job:
 
 
 @pytest.fixture
-def running(table: DynamoControlTable, queued: Job) -> Job:
+def running(table: ControlTable, queued: Job) -> Job:
     """The job, RUNNING under lane 0 of some worker."""
     job = table.claim(queued, holder_in(queued.pool), NOW, "claim")
     assert job
     return job
 
 
-def read(table: DynamoControlTable, slot: Slot) -> Slot:
+def read(table: ControlTable, slot: Slot) -> Slot:
     now = table.slot(slot.id)
     assert now
     return now
 
 
-def read_job(table: DynamoControlTable, job: Job) -> Job:
+def read_job(table: ControlTable, job: Job) -> Job:
     now = table.job(job.key)
     assert now
     return now
@@ -154,16 +175,26 @@ def holder_in(pool: str, generation: int = GENERATION, lane: int = 0) -> Holder:
     return Holder(Lease(SlotId(pool, 0), generation), lane)
 
 
-def in_index(table: DynamoControlTable, pool: Pool, now: float = NOW, limit: int = 100) -> list[str]:
+def in_index(table: ControlTable, pool: Pool, now: float = NOW, limit: int = 100) -> list[str]:
     """The last segments of the queued jobs' keys, in the order of the index."""
     return [entry.key.rpartition("/")[2] for entry in table.queued(pool, now, limit)]
 
 
-def test_it_is_a_control_table(table: DynamoControlTable, pool: Pool) -> None:
-    port: ControlTable = table
-    assert port.slots(pool.name) == []
-    assert port.slot(SlotId(pool.name, 0)) is None
-    assert port.job(f"{pool.name}/none") is None
+def test_what_was_never_written_is_not_there(table: ControlTable, pool: Pool) -> None:
+    assert table.slots(pool.name) == []
+    assert table.slot(SlotId(pool.name, 0)) is None
+    assert table.job(f"{pool.name}/none") is None
+
+
+def test_what_was_read_stays_as_it_was_whatever_is_written_later(
+    table: ControlTable, items: Items, pool: Pool, launched: Slot, queued: Job
+) -> None:
+    slot, (waiting,) = items.get(keys.slot_key(launched.id)), items.open(keys.queued_pk(pool.name, queued.shard), 1)
+    assert slot
+    before = dict(slot), dict(waiting)
+    assert table.release(launched.lease, "mine", NOW, "stopped", NOW + 10, "op")
+    assert table.claim(queued, holder_in(pool.name), NOW, "claim")
+    assert (slot, waiting) == before
 
 
 # --- slots are created once
@@ -173,14 +204,14 @@ def test_a_new_slot_is_empty_and_its_generation_starts_at_the_clock(slot: Slot) 
     assert slot == Slot(slot.id, SlotState.EMPTY, GENERATION)
 
 
-def test_creating_slots_again_leaves_them_as_they_are(table: DynamoControlTable, pool: Pool, beating: Slot) -> None:
+def test_creating_slots_again_leaves_them_as_they_are(table: ControlTable, pool: Pool, beating: Slot) -> None:
     table.create_slots(keys.slot_ids(pool.name, pool.cap + 1), NOW)
     assert read(table, beating) == beating
     assert [slot.generation for slot in table.slots(pool.name)] == [GENERATION, GENERATION, GENERATION, int(NOW)]
 
 
 def test_a_pool_larger_than_a_bank_is_read_whole_and_in_order(
-    table: DynamoControlTable, pool: Pool, monkeypatch: pytest.MonkeyPatch
+    table: ControlTable, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "BANK_SLOTS", 3)
     for cap in (2, 3, 8):
@@ -191,46 +222,44 @@ def test_a_pool_larger_than_a_bank_is_read_whole_and_in_order(
 # --- lease
 
 
-def test_a_lease_records_what_the_launch_needs(table: DynamoControlTable, slot: Slot) -> None:
+def test_a_lease_records_what_the_launch_needs(table: ControlTable, slot: Slot) -> None:
     assert table.lease(slot, LAUNCH, "job", 2, NOW, "op")
     assert read(table, slot) == replace(
         slot, state=SlotState.LAUNCHING, launch=LAUNCH, for_job="job", leased_at=NOW, strikes=2
     )
 
 
-def test_a_lease_is_refused_on_a_launching_slot(table: DynamoControlTable, leased: Slot) -> None:
+def test_a_lease_is_refused_on_a_launching_slot(table: ControlTable, leased: Slot) -> None:
     assert not table.lease(replace(leased, state=SlotState.EMPTY), LAUNCH, "other", 0, NOW, "op")
     assert read(table, leased) == leased
 
 
-def test_a_lease_is_refused_on_a_ready_slot(table: DynamoControlTable, beating: Slot) -> None:
+def test_a_lease_is_refused_on_a_ready_slot(table: ControlTable, beating: Slot) -> None:
     assert not table.lease(replace(beating, state=SlotState.EMPTY), LAUNCH, "other", 0, NOW, "op")
     assert read(table, beating) == beating
 
 
-def test_a_lease_is_refused_on_a_retiring_slot(table: DynamoControlTable, slot: Slot) -> None:
+def test_a_lease_is_refused_on_a_retiring_slot(table: ControlTable, slot: Slot) -> None:
     table.retire(slot.id, retire=True)
     assert not table.lease(slot, LAUNCH, "job", 0, NOW, "op")
     assert not read(table, slot).held
 
 
 def test_a_lease_is_refused_once_the_slot_has_been_used_since_it_was_read(
-    table: DynamoControlTable, slot: Slot, leased: Slot
+    table: ControlTable, slot: Slot, leased: Slot
 ) -> None:
     assert table.release(leased.lease, "", NOW, "done", 0, "released")
     assert not table.lease(slot, LAUNCH, "job", 0, NOW, "op")
 
 
-def test_a_lease_is_refused_on_a_slot_that_does_not_exist(table: DynamoControlTable, slot: Slot) -> None:
+def test_a_lease_is_refused_on_a_slot_that_does_not_exist(table: ControlTable, slot: Slot) -> None:
     absent = replace(slot, id=SlotId(slot.id.pool, 99))
     assert not table.lease(absent, LAUNCH, "job", 0, NOW, "op")
     assert table.slot(absent.id) is None
 
 
-def test_a_lease_forgets_what_the_last_worker_left(
-    table: DynamoControlTable, client: DynamoDBClient, slot: Slot
-) -> None:
-    ask_to_leave(client, slot)
+def test_a_lease_forgets_what_the_last_worker_left(table: ControlTable, items: Items, slot: Slot) -> None:
+    ask_to_leave(items, slot)
     assert read(table, slot).leave
     assert table.lease(read(table, slot), LAUNCH, "job", 0, NOW, "op")
     assert not read(table, slot).leave
@@ -243,24 +272,22 @@ def test_a_launch_learns_its_task(launched: Slot) -> None:
     assert (launched.state, launched.arn, launched.launched_at) == (SlotState.LAUNCHING, "mine", NOW + 1)
 
 
-def test_the_same_task_may_be_recorded_again(table: DynamoControlTable, launched: Slot) -> None:
+def test_the_same_task_may_be_recorded_again(table: ControlTable, launched: Slot) -> None:
     assert table.launched(launched.lease, "mine", NOW + 1)
 
 
-def test_a_second_task_of_a_launch_is_refused(table: DynamoControlTable, launched: Slot) -> None:
+def test_a_second_task_of_a_launch_is_refused(table: ControlTable, launched: Slot) -> None:
     assert not table.launched(launched.lease, "other", NOW + 1)
     assert read(table, launched) == launched
 
 
-def test_a_task_of_another_generation_is_refused(table: DynamoControlTable, leased: Slot) -> None:
+def test_a_task_of_another_generation_is_refused(table: ControlTable, leased: Slot) -> None:
     assert not table.launched(Lease(leased.id, leased.generation - 1), "old", NOW + 1)
     assert not table.launched(Lease(leased.id, leased.generation + 1), "new", NOW + 1)
     assert read(table, leased) == leased
 
 
-def test_a_task_of_a_slot_that_is_not_launching_is_refused(
-    table: DynamoControlTable, pool: Pool, beating: Slot
-) -> None:
+def test_a_task_of_a_slot_that_is_not_launching_is_refused(table: ControlTable, pool: Pool, beating: Slot) -> None:
     empty = table.slots(pool.name)[1]
     assert not table.launched(empty.lease, "mine", NOW + 1)
     assert not table.launched(beating.lease, "mine", NOW + 1)
@@ -274,64 +301,65 @@ def test_the_first_beat_makes_the_slot_ready(launched: Slot, beating: Slot) -> N
     assert beating == replace(launched, state=SlotState.READY, seen_at=NOW + 30, ready_at=NOW + 30)
 
 
-def test_a_beat_may_come_before_anybody_recorded_the_task(table: DynamoControlTable, leased: Slot) -> None:
+def test_a_beat_may_come_before_anybody_recorded_the_task(table: ControlTable, leased: Slot) -> None:
     assert table.beat(leased.lease, "mine", True, NOW) == Flags()
     assert read(table, leased).arn == "mine"
 
 
-def test_a_later_beat_is_seen_and_leaves_the_time_of_readiness(table: DynamoControlTable, beating: Slot) -> None:
+def test_a_later_beat_is_seen_and_leaves_the_time_of_readiness(table: ControlTable, beating: Slot) -> None:
     assert table.beat(beating.lease, "mine", False, NOW + 60) == Flags()
     assert read(table, beating) == replace(beating, seen_at=NOW + 60)
 
 
-def test_a_beat_of_another_task_is_refused(
-    table: DynamoControlTable, launched: Slot, request: pytest.FixtureRequest
-) -> None:
+def test_a_beat_of_another_task_is_refused(table: ControlTable, launched: Slot, request: pytest.FixtureRequest) -> None:
     assert table.beat(launched.lease, "other", True, NOW) is None
     beating = request.getfixturevalue("beating")
     assert table.beat(beating.lease, "other", False, NOW) is None
     assert read(table, beating) == beating
 
 
-def test_a_beat_of_another_generation_is_refused(table: DynamoControlTable, beating: Slot) -> None:
+def test_a_beat_of_another_generation_is_refused(table: ControlTable, beating: Slot) -> None:
     for generation in (beating.generation - 1, beating.generation + 1):
         assert table.beat(Lease(beating.id, generation), "mine", False, NOW) is None
 
 
-def test_a_beat_on_an_empty_slot_is_refused(table: DynamoControlTable, slot: Slot) -> None:
+def test_a_beat_on_an_empty_slot_is_refused(table: ControlTable, slot: Slot) -> None:
     assert table.beat(slot.lease, "mine", True, NOW) is None
     assert read(table, slot) == slot
 
 
-def test_a_beat_brings_back_the_flags(table: DynamoControlTable, client: DynamoDBClient, beating: Slot) -> None:
+def test_a_beat_brings_back_the_flags(table: ControlTable, items: Items, beating: Slot) -> None:
     table.retire(beating.id, retire=True)
     assert table.beat(beating.lease, "mine", False, NOW) == Flags(retire=True)
-    ask_to_leave(client, beating)
+    ask_to_leave(items, beating)
     assert table.beat(beating.lease, "mine", False, NOW) == Flags(leave=True, retire=True)
 
 
-def ask_to_leave(client: DynamoDBClient, slot: Slot) -> None:
-    client.update_item(
-        TableName=TABLE,
-        Key={name: {"S": value} for name, value in keys.slot_key(slot.id).items()},
-        UpdateExpression="SET #leave = :true",
-        ExpressionAttributeNames={"#leave": "leave"},
-        ExpressionAttributeValues={":true": {"BOOL": True}},
-    )
+def ask_to_leave(items: Items, slot: Slot) -> None:
+    """What a person does to drain a worker."""
+    assert items.update(keys.Write("leave", keys.slot_key(slot.id), keys.EXISTS, {"leave": True})).accepted
 
 
 # --- release
 
 
-def test_a_release_empties_the_slot_under_the_next_generation(table: DynamoControlTable, beating: Slot) -> None:
+def test_a_release_empties_the_slot_under_the_next_generation(table: ControlTable, beating: Slot) -> None:
     assert table.release(beating.lease, "mine", NOW, "stopped", 0, "op")
     assert read(table, beating) == Slot(beating.id, SlotState.EMPTY, int(NOW), ready_at=NOW + 30, why="stopped")
 
 
-def test_a_release_with_failures_frees_a_slot_that_knows_no_task(table: DynamoControlTable, leased: Slot) -> None:
+def test_a_release_with_failures_frees_a_slot_that_knows_no_task(table: ControlTable, leased: Slot) -> None:
     assert table.release(leased.lease, "", NOW, "no capacity", NOW + 10, "op")
     freed = read(table, leased)
     assert (freed.state, freed.failed_at, freed.retry_at, freed.strikes) == (SlotState.EMPTY, NOW, NOW + 10, 1)
+
+
+def test_a_failed_launch_is_one_strike_more_and_another_end_is_none(table: ControlTable, slot: Slot) -> None:
+    for strikes, retry_at, left in ((2, NOW + 10, 3), (3, NOW + 10, 4), (4, 0.0, 4)):
+        known = read(table, slot)
+        assert table.lease(known, LAUNCH, "job", strikes, NOW, f"lease {strikes}")
+        assert table.release(known.lease, "", NOW, "ended", retry_at, f"release {strikes}")
+        assert read(table, slot).strikes == left
 
 
 @pytest.mark.parametrize(
@@ -340,50 +368,46 @@ def test_a_release_with_failures_frees_a_slot_that_knows_no_task(table: DynamoCo
     ids=["a clock behind", "the same second", "a later second"],
 )
 def test_the_next_generation_is_the_clock_or_one_more(
-    table: DynamoControlTable, leased: Slot, now: float, generation: int
+    table: ControlTable, leased: Slot, now: float, generation: int
 ) -> None:
     assert table.release(leased.lease, "", now, "done", 0, "op")
     assert read(table, leased).generation == generation
 
 
-def test_a_release_is_refused_for_a_task_that_is_not_the_recorded_one(
-    table: DynamoControlTable, launched: Slot
-) -> None:
+def test_a_release_is_refused_for_a_task_that_is_not_the_recorded_one(table: ControlTable, launched: Slot) -> None:
     assert not table.release(launched.lease, "other", NOW, "stopped", 0, "op")
     assert read(table, launched) == launched
 
 
-def test_a_release_that_names_no_task_is_refused_where_one_is_recorded(
-    table: DynamoControlTable, launched: Slot
-) -> None:
+def test_a_release_that_names_no_task_is_refused_where_one_is_recorded(table: ControlTable, launched: Slot) -> None:
     assert not table.release(launched.lease, "", NOW, "failures", NOW + 10, "op")
     assert read(table, launched) == launched
 
 
-def test_a_release_that_names_a_task_is_refused_where_none_is_recorded(table: DynamoControlTable, leased: Slot) -> None:
+def test_a_release_that_names_a_task_is_refused_where_none_is_recorded(table: ControlTable, leased: Slot) -> None:
     assert not table.release(leased.lease, "mine", NOW, "stopped", 0, "op")
     assert read(table, leased) == leased
 
 
-def test_a_release_of_another_generation_is_refused(table: DynamoControlTable, beating: Slot) -> None:
+def test_a_release_of_another_generation_is_refused(table: ControlTable, beating: Slot) -> None:
     for generation in (beating.generation - 1, beating.generation + 1):
         assert not table.release(Lease(beating.id, generation), "mine", NOW, "stopped", 0, "op")
     assert read(table, beating) == beating
 
 
-def test_an_empty_slot_cannot_be_released(table: DynamoControlTable, slot: Slot) -> None:
+def test_an_empty_slot_cannot_be_released(table: ControlTable, slot: Slot) -> None:
     assert not table.release(slot.lease, "", NOW, "failures", NOW + 10, "op")
     assert read(table, slot) == slot
 
 
-def test_a_second_release_is_refused(table: DynamoControlTable, beating: Slot) -> None:
+def test_a_second_release_is_refused(table: ControlTable, beating: Slot) -> None:
     assert table.release(beating.lease, "mine", NOW, "stopped", 0, "task_state")
     assert not table.release(beating.lease, "mine", NOW + 1, "stopped", 0, "tick")
     assert read(table, beating).generation == int(NOW)
 
 
 def test_after_a_release_the_old_worker_changes_nothing_whoever_has_the_slot(
-    table: DynamoControlTable, beating: Slot
+    table: ControlTable, beating: Slot
 ) -> None:
     assert table.release(beating.lease, "mine", NOW, "stopped", 0, "op")
     assert table.lease(read(table, beating), LAUNCH, "next", 0, NOW, "next")
@@ -395,13 +419,13 @@ def test_after_a_release_the_old_worker_changes_nothing_whoever_has_the_slot(
     assert read(table, beating) == after
 
 
-def test_a_mark_to_retire_outlives_the_worker(table: DynamoControlTable, beating: Slot) -> None:
+def test_a_mark_to_retire_outlives_the_worker(table: ControlTable, beating: Slot) -> None:
     table.retire(beating.id, retire=True)
     assert table.release(beating.lease, "mine", NOW, "stopped", 0, "op")
     assert not table.lease(read(table, beating), LAUNCH, "job", 0, NOW, "again")
 
 
-def test_a_long_reason_is_cut(table: DynamoControlTable, leased: Slot) -> None:
+def test_a_long_reason_is_cut(table: ControlTable, leased: Slot) -> None:
     assert table.release(leased.lease, "", NOW, "x" * 5_000, 0, "op")
     assert read(table, leased).why == "x" * limits.PROGRESS_MAX_CHARS
 
@@ -409,7 +433,7 @@ def test_a_long_reason_is_cut(table: DynamoControlTable, leased: Slot) -> None:
 # --- missing, retire
 
 
-def test_a_missing_task_is_noted_and_the_note_is_taken_back(table: DynamoControlTable, beating: Slot) -> None:
+def test_a_missing_task_is_noted_and_the_note_is_taken_back(table: ControlTable, beating: Slot) -> None:
     assert table.missing(beating.lease, NOW)
     assert read(table, beating) == replace(beating, missing_since=NOW)
     assert table.missing(beating.lease, 0)
@@ -417,14 +441,14 @@ def test_a_missing_task_is_noted_and_the_note_is_taken_back(table: DynamoControl
 
 
 def test_a_note_is_refused_on_an_empty_slot_and_for_another_generation(
-    table: DynamoControlTable, pool: Pool, beating: Slot
+    table: ControlTable, pool: Pool, beating: Slot
 ) -> None:
     assert not table.missing(table.slots(pool.name)[1].lease, NOW)
     assert not table.missing(Lease(beating.id, beating.generation + 1), NOW)
     assert read(table, beating) == beating
 
 
-def test_a_slot_is_marked_to_retire_and_the_mark_is_taken_back(table: DynamoControlTable, beating: Slot) -> None:
+def test_a_slot_is_marked_to_retire_and_the_mark_is_taken_back(table: ControlTable, beating: Slot) -> None:
     table.retire(beating.id, retire=True)
     assert read(table, beating) == replace(beating, retire=True)
     table.retire(beating.id, retire=False)
@@ -432,7 +456,7 @@ def test_a_slot_is_marked_to_retire_and_the_mark_is_taken_back(table: DynamoCont
 
 
 @pytest.mark.parametrize("retire", [True, False])
-def test_retiring_never_creates_a_slot(table: DynamoControlTable, pool: Pool, retire: bool) -> None:
+def test_retiring_never_creates_a_slot(table: ControlTable, pool: Pool, retire: bool) -> None:
     table.retire(SlotId(pool.name, 77), retire)
     assert table.slot(SlotId(pool.name, 77)) is None
 
@@ -440,13 +464,13 @@ def test_retiring_never_creates_a_slot(table: DynamoControlTable, pool: Pool, re
 # --- put
 
 
-def test_a_job_that_was_put_is_read_as_it_was(table: DynamoControlTable, queued: Job) -> None:
+def test_a_job_that_was_put_is_read_as_it_was(table: ControlTable, queued: Job) -> None:
     assert read_job(table, queued) == queued
 
 
 @pytest.mark.parametrize("status", JobStatus)
 def test_a_new_run_is_put_only_on_the_ended_run_that_was_read(
-    table: DynamoControlTable, queued: Job, status: JobStatus
+    table: ControlTable, queued: Job, status: JobStatus
 ) -> None:
     standing = bring(table, queued, status)
     follower = replace(queued, run=2, attempt=standing.attempt)
@@ -454,14 +478,14 @@ def test_a_new_run_is_put_only_on_the_ended_run_that_was_read(
     assert read_job(table, queued) == (follower if status.ended else standing)
 
 
-def test_a_put_over_an_absent_job_is_refused_where_there_is_one(table: DynamoControlTable, queued: Job) -> None:
+def test_a_put_over_an_absent_job_is_refused_where_there_is_one(table: ControlTable, queued: Job) -> None:
     assert not table.put(replace(queued, priority=9), None, "other")
     finished = bring(table, queued, JobStatus.COMPLETED)
     assert not table.put(replace(queued, priority=9), None, "other")
     assert read_job(table, queued) == finished
 
 
-def test_a_put_is_refused_once_another_run_has_begun_and_ended(table: DynamoControlTable, queued: Job) -> None:
+def test_a_put_is_refused_once_another_run_has_begun_and_ended(table: ControlTable, queued: Job) -> None:
     first = bring(table, queued, JobStatus.FAILED)
     second = replace(queued, run=2, attempt=first.attempt)
     assert table.put(second, first, "second")
@@ -469,13 +493,13 @@ def test_a_put_is_refused_once_another_run_has_begun_and_ended(table: DynamoCont
     assert not table.put(second, first, "late")
 
 
-def test_a_put_on_a_run_that_has_left_the_table_is_refused(table: DynamoControlTable, pool: Pool) -> None:
+def test_a_put_on_a_run_that_has_left_the_table_is_refused(table: ControlTable, pool: Pool) -> None:
     gone = job_of(pool, "gone", status=JobStatus.FAILED)
     assert not table.put(replace(gone, run=2, status=JobStatus.QUEUED), gone, "op")
     assert table.job(gone.key) is None
 
 
-def bring(table: DynamoControlTable, job: Job, status: JobStatus) -> Job:
+def bring(table: ControlTable, job: Job, status: JobStatus) -> Job:
     """Take a queued job to this status by the operations that lead there."""
     if status is not JobStatus.QUEUED:
         claimed = table.claim(job, holder_in(job.pool), NOW, f"claim {job.run}")
@@ -488,7 +512,7 @@ def bring(table: DynamoControlTable, job: Job, status: JobStatus) -> Job:
 # --- claim
 
 
-def test_a_claim_runs_the_job_under_the_next_attempt(table: DynamoControlTable, queued: Job) -> None:
+def test_a_claim_runs_the_job_under_the_next_attempt(table: ControlTable, queued: Job) -> None:
     holder = holder_in(queued.pool, lane=1)
     claimed = table.claim(queued, holder, NOW, "op")
     assert claimed == replace(
@@ -498,18 +522,14 @@ def test_a_claim_runs_the_job_under_the_next_attempt(table: DynamoControlTable, 
 
 
 @pytest.mark.parametrize("status", [status for status in JobStatus if status is not JobStatus.QUEUED])
-def test_a_claim_is_refused_once_the_job_is_not_queued(
-    table: DynamoControlTable, queued: Job, status: JobStatus
-) -> None:
+def test_a_claim_is_refused_once_the_job_is_not_queued(table: ControlTable, queued: Job, status: JobStatus) -> None:
     standing = bring(table, queued, status)
     assert table.claim(queued, holder_in("other"), NOW, "as queued") is None
     assert table.claim(standing, holder_in("other"), NOW, "as it stands") is None
     assert read_job(table, queued) == standing
 
 
-def test_a_claim_of_an_attempt_that_was_made_before_is_refused(
-    table: DynamoControlTable, queued: Job, running: Job
-) -> None:
+def test_a_claim_of_an_attempt_that_was_made_before_is_refused(table: ControlTable, queued: Job, running: Job) -> None:
     assert table.requeue(running, NOW, 0, 1, "", "requeue")
     assert table.claim(queued, holder_in("other"), NOW, "late") is None
     again = table.claim(read_job(table, queued), holder_in("other"), NOW, "again")
@@ -517,21 +537,21 @@ def test_a_claim_of_an_attempt_that_was_made_before_is_refused(
     assert again.attempt == 2
 
 
-def test_a_claim_of_an_earlier_run_is_refused(table: DynamoControlTable, pool: Pool) -> None:
+def test_a_claim_of_an_earlier_run_is_refused(table: ControlTable, pool: Pool) -> None:
     done = job_of(pool, "done", status=JobStatus.COMPLETED, ended_at=NOW)
     assert table.put(done, None, "recorded")
     assert table.put(replace(done, run=2, status=JobStatus.QUEUED, ended_at=0.0), done, "second")
     assert table.claim(replace(done, status=JobStatus.QUEUED), holder_in(pool.name), NOW, "op") is None
 
 
-def test_a_job_that_is_not_there_cannot_be_claimed(table: DynamoControlTable, pool: Pool) -> None:
+def test_a_job_that_is_not_there_cannot_be_claimed(table: ControlTable, pool: Pool) -> None:
     assert table.claim(job_of(pool, "none"), holder_in(pool.name), NOW, "op") is None
     assert table.job(f"{pool.name}/none") is None
 
 
 # --- heartbeat, finish, requeue: the fence of an attempt
 
-WRITES: Final[dict[str, Callable[[DynamoControlTable, Job], bool]]] = {
+WRITES: Final[dict[str, Callable[[ControlTable, Job], bool]]] = {
     "heartbeat": lambda table, job: table.heartbeat(job, NOW + 60, "sort", 0.5, "half way"),
     "finish": lambda table, job: table.finish(job, JobStatus.COMPLETED, NOW + 60, "", ("a",), "finish"),
     "requeue": lambda table, job: table.requeue(job, NOW + 60, 1, 2, "again", "requeue"),
@@ -541,7 +561,7 @@ every_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 
 @every_write
 def test_a_write_about_a_running_job_is_taken_from_its_attempt(
-    table: DynamoControlTable, running: Job, write: Callable[[DynamoControlTable, Job], bool]
+    table: ControlTable, running: Job, write: Callable[[ControlTable, Job], bool]
 ) -> None:
     assert write(table, running)
     assert read_job(table, running) != running
@@ -554,9 +574,9 @@ def test_a_write_about_a_running_job_is_taken_from_its_attempt(
     ids=["attempt before", "attempt after", "run before", "run after"],
 )
 def test_a_write_of_another_attempt_or_run_is_refused(
-    table: DynamoControlTable,
+    table: ControlTable,
     running: Job,
-    write: Callable[[DynamoControlTable, Job], bool],
+    write: Callable[[ControlTable, Job], bool],
     change: dict[str, Any],
 ) -> None:
     assert not write(table, replace(running, **change))
@@ -566,7 +586,7 @@ def test_a_write_of_another_attempt_or_run_is_refused(
 @every_write
 @pytest.mark.parametrize("status", ENDED)
 def test_a_write_about_a_job_that_ended_is_refused(
-    table: DynamoControlTable, running: Job, write: Callable[[DynamoControlTable, Job], bool], status: JobStatus
+    table: ControlTable, running: Job, write: Callable[[ControlTable, Job], bool], status: JobStatus
 ) -> None:
     assert table.finish(running, status, NOW, "", (), "end")
     ended = read_job(table, running)
@@ -576,7 +596,7 @@ def test_a_write_about_a_job_that_ended_is_refused(
 
 @every_write
 def test_a_write_about_a_job_that_was_given_back_is_refused(
-    table: DynamoControlTable, running: Job, write: Callable[[DynamoControlTable, Job], bool]
+    table: ControlTable, running: Job, write: Callable[[ControlTable, Job], bool]
 ) -> None:
     assert table.requeue(running, NOW, 0, 1, "", "given back")
     waiting = read_job(table, running)
@@ -587,7 +607,7 @@ def test_a_write_about_a_job_that_was_given_back_is_refused(
 
 @every_write
 def test_a_zombie_cannot_write_about_its_successors_attempt(
-    table: DynamoControlTable, running: Job, write: Callable[[DynamoControlTable, Job], bool]
+    table: ControlTable, running: Job, write: Callable[[ControlTable, Job], bool]
 ) -> None:
     assert table.requeue(running, NOW, 0, 1, "", "given back")
     successor = table.claim(read_job(table, running), holder_in("other"), NOW, "successor")
@@ -595,7 +615,7 @@ def test_a_zombie_cannot_write_about_its_successors_attempt(
     assert read_job(table, running) == successor
 
 
-def test_a_heartbeat_says_how_far_the_job_is(table: DynamoControlTable, running: Job) -> None:
+def test_a_heartbeat_says_how_far_the_job_is(table: ControlTable, running: Job) -> None:
     assert table.heartbeat(running, NOW + 60, "sort", 0.25, "m" * 999)
     assert read_job(table, running) == replace(
         running, heartbeat_at=NOW + 60, stage="sort", fraction=0.25, message="m" * limits.PROGRESS_MAX_CHARS
@@ -604,15 +624,15 @@ def test_a_heartbeat_says_how_far_the_job_is(table: DynamoControlTable, running:
 
 @pytest.mark.parametrize("status", ENDED)
 def test_a_finished_job_keeps_its_end_and_leaves_the_table_some_days_later(
-    table: DynamoControlTable, client: DynamoDBClient, running: Job, status: JobStatus
+    table: ControlTable, items: Items, running: Job, status: JobStatus
 ) -> None:
     assert table.finish(running, status, NOW, "e" * 9_999, ("one", "two"), "op")
     ended = replace(running, status=status, ended_at=NOW, error="e" * limits.ERROR_MAX_CHARS, artifacts=("one", "two"))
     assert read_job(table, running) == ended
-    assert item_of(client, running)[keys.TTL] == int(NOW) + limits.FINISHED_JOB_TTL_S
+    assert item_of(items, running)[keys.TTL] == int(NOW) + limits.FINISHED_JOB_TTL_S
 
 
-def test_a_requeued_job_waits_at_its_old_rank_and_keeps_its_attempt(table: DynamoControlTable, running: Job) -> None:
+def test_a_requeued_job_waits_at_its_old_rank_and_keeps_its_attempt(table: ControlTable, running: Job) -> None:
     assert table.heartbeat(running, NOW, "sort", 0.5, "half way")
     assert table.requeue(running, NOW + 60, 1, 2, "e" * 9_999, "op")
     assert read_job(table, running) == replace(
@@ -629,14 +649,12 @@ def test_a_requeued_job_waits_at_its_old_rank_and_keeps_its_attempt(table: Dynam
 
 
 @pytest.mark.parametrize("other", [{"generation": GENERATION + 1}, {"lane": 1}], ids=["generation", "lane"])
-def test_only_the_holder_that_was_read_loses_the_job(
-    table: DynamoControlTable, running: Job, other: dict[str, int]
-) -> None:
+def test_only_the_holder_that_was_read_loses_the_job(table: ControlTable, running: Job, other: dict[str, int]) -> None:
     assert not table.requeue(replace(running, holder=holder_in(running.pool, **other)), NOW, 0, 1, "", "op")
     assert read_job(table, running) == running
 
 
-def test_a_job_without_a_holder_cannot_be_taken_from_one(table: DynamoControlTable, queued: Job) -> None:
+def test_a_job_without_a_holder_cannot_be_taken_from_one(table: ControlTable, queued: Job) -> None:
     with pytest.raises(ValueError, match="has no holder"):
         table.requeue(queued, NOW, 0, 1, "", "op")
 
@@ -644,40 +662,40 @@ def test_a_job_without_a_holder_cannot_be_taken_from_one(table: DynamoControlTab
 # --- lost replies
 
 
-def lease_again(table: DynamoControlTable, pool: Pool) -> Callable[[str], bool]:
+def lease_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     table.create_slots(keys.slot_ids(pool.name, 1), GENERATION)
     (slot,) = table.slots(pool.name)
     return lambda op: table.lease(slot, LAUNCH, "job", 0, NOW, op)
 
 
-def release_again(table: DynamoControlTable, pool: Pool) -> Callable[[str], bool]:
+def release_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     lease_again(table, pool)("leased")
     (slot,) = table.slots(pool.name)
     return lambda op: table.release(slot.lease, "", NOW, "no capacity", NOW + 10, op)
 
 
-def put_again(table: DynamoControlTable, pool: Pool) -> Callable[[str], bool]:
+def put_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     return lambda op: table.put(job_of(pool), None, op)
 
 
-def replace_again(table: DynamoControlTable, pool: Pool) -> Callable[[str], bool]:
+def replace_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     table.put(job_of(pool), None, "put")
     ended = bring(table, job_of(pool), JobStatus.FAILED)
     return lambda op: table.put(job_of(pool, run=2), ended, op)
 
 
-def claim_again(table: DynamoControlTable, pool: Pool) -> Callable[[str], bool]:
+def claim_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     table.put(job_of(pool), None, "put")
     return lambda op: table.claim(job_of(pool), holder_in(pool.name), NOW, op) is not None
 
 
-def finish_again(table: DynamoControlTable, pool: Pool) -> Callable[[str], bool]:
+def finish_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     table.put(job_of(pool), None, "put")
     running = bring(table, job_of(pool), JobStatus.RUNNING)
     return lambda op: table.finish(running, JobStatus.COMPLETED, NOW, "", (), op)
 
 
-def requeue_again(table: DynamoControlTable, pool: Pool) -> Callable[[str], bool]:
+def requeue_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     table.put(job_of(pool), None, "put")
     running = bring(table, job_of(pool), JobStatus.RUNNING)
     return lambda op: table.requeue(running, NOW, 0, 1, "", op)
@@ -693,12 +711,12 @@ OPERATIONS: Final = {
     "requeue": requeue_again,
 }
 every_operation = pytest.mark.parametrize("prepare", OPERATIONS.values(), ids=OPERATIONS)
-Prepare = Callable[[DynamoControlTable, Pool], Callable[[str], bool]]
+Prepare = Callable[[ControlTable, Pool], Callable[[str], bool]]
 
 
 @every_operation
 def test_a_write_whose_reply_was_lost_succeeds_when_it_is_asked_again(
-    table: DynamoControlTable, pool: Pool, prepare: Prepare
+    table: ControlTable, pool: Pool, prepare: Prepare
 ) -> None:
     operate = prepare(table, pool)
     assert operate("mine")
@@ -706,7 +724,7 @@ def test_a_write_whose_reply_was_lost_succeeds_when_it_is_asked_again(
 
 
 @every_operation
-def test_the_same_write_by_somebody_else_is_refused(table: DynamoControlTable, pool: Pool, prepare: Prepare) -> None:
+def test_the_same_write_by_somebody_else_is_refused(table: ControlTable, pool: Pool, prepare: Prepare) -> None:
     operate = prepare(table, pool)
     assert operate("mine")
     assert not operate("theirs")
@@ -714,39 +732,38 @@ def test_the_same_write_by_somebody_else_is_refused(table: DynamoControlTable, p
 
 
 class Repeating:
-    """A client whose first reply to a write is always lost: what the caller gets is the answer to the retry."""
+    """A store whose first reply to a write is always lost: what the table gets is the answer to the retry."""
 
-    def __init__(self, client: DynamoDBClient) -> None:
-        self._client = client
+    def __init__(self, items: Items) -> None:
+        self._items = items
+        self.get, self.partition, self.open = items.get, items.partition, items.open
 
-    def __getattr__(self, name: str) -> Any:
-        call = getattr(self._client, name)
-        if name in {"update_item", "put_item"}:
-            return lambda **parameters: call(**parameters) and call(**parameters)
-        return call
+    def update(self, write: keys.Write) -> Reply:
+        self._items.update(write)
+        return self._items.update(write)
+
+    def put(self, put: keys.Put) -> Reply:
+        self._items.put(put)
+        return self._items.put(put)
 
 
 @every_operation
-def test_a_write_that_the_sdk_repeats_is_a_success_and_happens_once(
-    client: DynamoDBClient, pool: Pool, prepare: Prepare
-) -> None:
-    unlucky = DynamoControlTable(Repeating(client), TABLE)  # type: ignore[arg-type]
+def test_a_write_that_the_sdk_repeats_is_a_success_and_happens_once(items: Items, pool: Pool, prepare: Prepare) -> None:
+    unlucky = StoredControlTable(Repeating(items))
     assert prepare(unlucky, pool)("mine")
     job, slots = unlucky.job(f"{pool.name}/a"), unlucky.slots(pool.name)
     assert job is None or job.attempt <= 1
     assert all(slot.strikes <= 1 for slot in slots)
 
 
-def test_an_own_write_that_was_overtaken_is_no_success_any_more(
-    table: DynamoControlTable, slot: Slot, leased: Slot
-) -> None:
+def test_an_own_write_that_was_overtaken_is_no_success_any_more(table: ControlTable, slot: Slot, leased: Slot) -> None:
     assert table.release(leased.lease, "", NOW, "no capacity", NOW + 10, "released")
     assert not table.lease(slot, LAUNCH, "job", 0, NOW, "leased")
 
 
 @pytest.mark.parametrize("standing", [SlotState.LAUNCHING, SlotState.READY])
 def test_writes_without_an_op_may_be_repeated(
-    table: DynamoControlTable, launched: Slot, running: Job, standing: SlotState
+    table: ControlTable, launched: Slot, running: Job, standing: SlotState
 ) -> None:
     for _ in range(2):
         if standing is SlotState.LAUNCHING:
@@ -758,23 +775,15 @@ def test_writes_without_an_op_may_be_repeated(
     assert read(table, launched).state is standing
 
 
-def test_an_error_that_is_no_refusal_is_raised(client: DynamoDBClient, slot: Slot) -> None:
-    elsewhere = DynamoControlTable(client, "no-such-table")
-    with pytest.raises(client.exceptions.ResourceNotFoundException):
-        elsewhere.lease(slot, LAUNCH, "job", 0, NOW, "op")
-    with pytest.raises(client.exceptions.ResourceNotFoundException):
-        elsewhere.put(a_job(), None, "op")
-
-
 # --- the open index
 
 
-def put_all(table: DynamoControlTable, *jobs: Job) -> None:
+def put_all(table: ControlTable, *jobs: Job) -> None:
     for job in jobs:
         assert table.put(job, None, f"put {job.key}")
 
 
-def test_the_queue_goes_by_priority_and_then_by_age(table: DynamoControlTable, pool: Pool) -> None:
+def test_the_queue_goes_by_priority_and_then_by_age(table: ControlTable, pool: Pool) -> None:
     put_all(
         table,
         job_of(pool, "young", age_s=1),
@@ -785,22 +794,22 @@ def test_the_queue_goes_by_priority_and_then_by_age(table: DynamoControlTable, p
     assert in_index(table, pool) == ["urgent", "old", "young", "low"]
 
 
-def test_jobs_that_are_not_due_are_not_shown(table: DynamoControlTable, pool: Pool) -> None:
+def test_jobs_that_are_not_due_are_not_shown(table: ControlTable, pool: Pool) -> None:
     put_all(table, job_of(pool, "later", due_at=NOW + 0.5), job_of(pool, "now", due_at=NOW))
     assert in_index(table, pool) == ["now"]
     assert sorted(in_index(table, pool, NOW + 0.5)) == ["later", "now"]
 
 
-def test_jobs_of_two_shards_are_merged_by_rank_and_cut_after(table: DynamoControlTable) -> None:
+def test_jobs_of_two_shards_are_merged_by_rank_and_cut_after(table: ControlTable) -> None:
     pool = a_pool(name=f"pool-{next(_pool_numbers)}", shards=2)
     jobs = [job_of(pool, f"j{number}", age_s=100 - number) for number in range(9)]
     assert {job.shard for job in jobs} == {0, 1}
-    put_all(table, *jobs)
+    put_all(table, *reversed(jobs))
     assert in_index(table, pool) == [f"j{number}" for number in range(9)]
     assert in_index(table, pool, limit=4) == ["j0", "j1", "j2", "j3"]
 
 
-def test_running_jobs_of_two_shards_are_all_found(table: DynamoControlTable) -> None:
+def test_running_jobs_of_two_shards_are_all_found(table: ControlTable) -> None:
     pool = a_pool(name=f"pool-{next(_pool_numbers)}", shards=2)
     jobs = [job_of(pool, f"j{number}") for number in range(6)]
     put_all(table, *jobs)
@@ -810,7 +819,7 @@ def test_running_jobs_of_two_shards_are_all_found(table: DynamoControlTable) -> 
 
 
 def test_a_claimed_job_moves_to_the_running_ones_and_back_when_it_is_requeued(
-    table: DynamoControlTable, pool: Pool, running: Job
+    table: ControlTable, pool: Pool, running: Job
 ) -> None:
     assert table.queued(pool, NOW, 10) == []
     assert running.holder
@@ -821,96 +830,168 @@ def test_a_claimed_job_moves_to_the_running_ones_and_back_when_it_is_requeued(
 
 
 @pytest.mark.parametrize("status", ENDED)
-def test_a_finished_job_leaves_the_index(
-    table: DynamoControlTable, pool: Pool, running: Job, status: JobStatus
-) -> None:
+def test_a_finished_job_leaves_the_index(table: ControlTable, pool: Pool, running: Job, status: JobStatus) -> None:
     assert table.finish(running, status, NOW, "", (), "op")
     assert table.running(pool) == []
     assert table.queued(pool, NOW, 10) == []
 
 
-def test_a_recorded_result_never_enters_the_index(table: DynamoControlTable, pool: Pool) -> None:
+def test_a_recorded_result_never_enters_the_index(table: ControlTable, pool: Pool) -> None:
     put_all(table, job_of(pool, status=JobStatus.COMPLETED, ended_at=NOW, artifacts=("one",)))
     assert table.queued(pool, NOW, 10) == []
     assert table.running(pool) == []
 
 
 @pytest.mark.usefixtures("running")
-def test_pools_do_not_see_each_others_jobs(table: DynamoControlTable) -> None:
+def test_pools_do_not_see_each_others_jobs(table: ControlTable) -> None:
     other = a_pool(name=f"pool-{next(_pool_numbers)}")
     put_all(table, job_of(other))
     assert in_index(table, other) == ["a"]
     assert table.running(other) == []
 
 
-def test_the_queue_is_read_on_until_enough_jobs_are_due(
-    table: DynamoControlTable, client: DynamoDBClient, pool: Pool
-) -> None:
-    later = [job_of(pool, f"later{number}", age_s=50, due_at=NOW + 99) for number in range(5)]
-    put_all(table, *later, *(job_of(pool, f"now{number}", age_s=9 - number) for number in range(4)))
-    with queries_of(client) as asked:
-        assert in_index(table, pool, limit=2) == ["now0", "now1"]
-    assert [query["Limit"] for query in asked] == [2, 2, 2, 2]
+@pytest.fixture
+def delayed(table: ControlTable, pool: Pool) -> None:
+    """Five jobs that are not due yet, and behind them four that are."""
+    put_all(table, *(job_of(pool, f"later{number}", age_s=50, due_at=NOW + 99) for number in range(5)))
+    put_all(table, *(job_of(pool, f"now{number}", age_s=9 - number) for number in range(4)))
 
 
-def test_running_jobs_are_read_to_the_last_page(
-    table: DynamoControlTable, client: DynamoDBClient, pool: Pool, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("delayed")
+def test_the_queue_is_read_on_until_enough_jobs_are_due(table: ControlTable, pool: Pool) -> None:
+    assert in_index(table, pool, limit=2) == ["now0", "now1"]
+
+
+@pytest.mark.usefixtures("delayed")
+def test_the_queue_is_read_on_for_so_many_pages_and_no_further(
+    table: ControlTable, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(limits, "PAGES_MAX", 2)
+    assert in_index(table, pool, limit=2) == []
+    assert in_index(table, pool, limit=3) == ["now0"]
+
+
+@pytest.fixture
+def five_running(table: ControlTable, pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two and a half pages of running jobs."""
     monkeypatch.setattr(limits, "OPEN_PAGE_ITEMS", 2)
     for number in range(5):
         put_all(table, job_of(pool, f"j{number}"))
         bring(table, job_of(pool, f"j{number}"), JobStatus.RUNNING)
-    with queries_of(client) as asked:
-        assert len(table.running(pool)) == 5
-    assert len(asked) == 3
 
 
-def test_slots_are_read_to_the_last_page_and_always_consistently(
-    table: DynamoControlTable, client: DynamoDBClient, pool: Pool, slot: Slot
+@pytest.mark.usefixtures("five_running")
+def test_running_jobs_are_read_to_the_last_page(table: ControlTable, pool: Pool) -> None:
+    assert sorted(entry.key for entry in table.running(pool)) == [f"{pool.name}/j{number}" for number in range(5)]
+
+
+def test_the_projected_attributes_suffice_for_the_entries(
+    table: ControlTable, items: Items, pool: Pool, queued: Job
 ) -> None:
-    with queries_of(client, page=2) as asked:
+    assert keys.queued_from(projected(items, queued)) == queued.as_queued
+    claimed = bring(table, queued, JobStatus.RUNNING)
+    taken = keys.running_from(projected(items, queued))
+    assert [taken] == table.running(pool)
+    assert taken.holder == claimed.holder
+    assert list(items.open(keys.running_pk(pool.name, queued.shard), 1)) == [projected(items, queued)]
+
+
+def projected(items: Items, job: Job) -> keys.Item:
+    """What the index may show of a job."""
+    shown = {keys.TABLE_PK, keys.TABLE_SK, keys.OPEN_PK, keys.OPEN_RANK, *keys.OPEN_PROJECTION}
+    return {name: value for name, value in item_of(items, job).items() if name in shown}
+
+
+def item_of(items: Items, job: Job) -> keys.Item:
+    """The job's item as it stands."""
+    item = items.get(keys.job_key(job.key))
+    assert item
+    return item
+
+
+# --- requests, where any are sent
+
+
+@on_the_wire
+@pytest.mark.usefixtures("delayed")
+def test_a_look_at_the_queue_asks_for_as_many_as_are_wanted_at_a_time(
+    table: ControlTable, client: DynamoDBClient, pool: Pool
+) -> None:
+    with requests_of(client, "Query") as asked:
+        table.queued(pool, NOW, 2)
+    assert [query["Limit"] for query in asked] == [2, 2, 2, 2]
+
+
+@on_the_wire
+@pytest.mark.usefixtures("five_running")
+def test_a_look_at_the_running_jobs_asks_for_one_page_after_the_other(
+    table: ControlTable, client: DynamoDBClient, pool: Pool
+) -> None:
+    with requests_of(client, "Query") as asked:
+        table.running(pool)
+    assert [query["Limit"] for query in asked] == [2, 2, 2]
+
+
+@on_the_wire
+def test_slots_are_read_to_the_last_page_and_always_consistently(
+    table: ControlTable, client: DynamoDBClient, pool: Pool, slot: Slot
+) -> None:
+    with requests_of(client, "Query", Limit=2) as asked:
         assert [found.id.number for found in table.slots(slot.id.pool)] == [0, 1, 2]
     assert len(asked) == 2
     assert all(query["ConsistentRead"] for query in asked)
     assert len(asked) < pool.cap
 
 
+@on_the_wire
+def test_a_slot_and_a_job_are_read_consistently(
+    table: ControlTable, client: DynamoDBClient, slot: Slot, queued: Job
+) -> None:
+    with requests_of(client, "GetItem") as asked:
+        assert table.slot(slot.id) == slot
+        assert table.job(queued.key) == queued
+    assert [read["ConsistentRead"] for read in asked] == [True, True]
+
+
+@on_the_wire
+def test_many_jobs_are_read_consistently_so_many_a_request(
+    table: ControlTable, client: DynamoDBClient, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "BATCH_GET_ITEMS", 2)
+    jobs = [job_of(pool, f"j{number}") for number in range(4)]
+    put_all(table, *jobs)
+    with requests_of(client, "BatchGetItem") as asked:
+        found = DynamoControlTable(client, TABLE).jobs([f"{pool.name}/none", *(job.key for job in jobs)])
+    assert sorted(found, key=lambda job: job.key) == jobs
+    assert [len(read["RequestItems"][TABLE]["Keys"]) for read in asked] == [2, 2, 1]
+    assert all(read["RequestItems"][TABLE]["ConsistentRead"] for read in asked)
+
+
+@on_the_wire
+def test_an_error_that_is_no_refusal_is_raised(client: DynamoDBClient, slot: Slot) -> None:
+    elsewhere = DynamoControlTable(client, "no-such-table")
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        elsewhere.lease(slot, LAUNCH, "job", 0, NOW, "op")
+    with pytest.raises(client.exceptions.ResourceNotFoundException):
+        elsewhere.put(a_job(), None, "op")
+
+
 @contextmanager
-def queries_of(client: DynamoDBClient, page: int = 0) -> Iterator[list[dict[str, Any]]]:
-    """Collect every Query that goes out meanwhile; `page` makes DynamoDB's pages that small."""
+def requests_of(client: DynamoDBClient, operation: str, **changed: Any) -> Iterator[list[dict[str, Any]]]:
+    """Collect every request of this operation that goes out meanwhile, its parameters changed where so told."""
     asked: list[dict[str, Any]] = []
 
     def note(params: dict[str, Any], **_: object) -> None:
         asked.append(params)
-        params.update({"Limit": page} if page else {})
+        params.update(changed)
 
-    client.meta.events.register("provide-client-params.dynamodb.Query", note)
+    client.meta.events.register(f"provide-client-params.dynamodb.{operation}", note)
     yield asked
-    client.meta.events.unregister("provide-client-params.dynamodb.Query", note)
-
-
-def test_the_projected_attributes_suffice_for_the_entries(
-    table: DynamoControlTable, client: DynamoDBClient, pool: Pool, queued: Job
-) -> None:
-    shown = {keys.TABLE_PK, keys.TABLE_SK, keys.OPEN_PK, keys.OPEN_RANK, *keys.OPEN_PROJECTION}
-    waiting = {name: value for name, value in item_of(client, queued).items() if name in shown}
-    assert keys.queued_from(waiting) == queued.as_queued
-    claimed = bring(table, queued, JobStatus.RUNNING)
-    taken = {name: value for name, value in item_of(client, queued).items() if name in shown}
-    assert [keys.running_from(taken)] == table.running(pool)
-    assert keys.running_from(taken).holder == claimed.holder
-
-
-def item_of(client: DynamoDBClient, job: Job) -> dict[str, Any]:
-    """The job's item as it stands in the table."""
-    key = {name: TypeSerializer().serialize(value) for name, value in keys.job_key(job.key).items()}
-    item = client.get_item(TableName=TABLE, Key=key)["Item"]
-    return {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
+    client.meta.events.unregister(f"provide-client-params.dynamodb.{operation}", note)
 
 
 # --- races, on several threads and therefore on the emulator alone
 
-raced = pytest.mark.parametrize("client", ["ministack"], indirect=True)
 RACERS: Final = 8
 
 
@@ -927,16 +1008,14 @@ def race(racers: int, run: Callable[[int], _T]) -> list[_T]:
 
 
 @raced
-@pytest.mark.cloud
-def test_one_of_many_deciders_gets_a_lease(table: DynamoControlTable, slot: Slot) -> None:
+def test_one_of_many_deciders_gets_a_lease(table: ControlTable, slot: Slot) -> None:
     won = race(RACERS, lambda number: table.lease(slot, LAUNCH, f"job {number}", 0, NOW, f"op {number}"))
     assert sum(won) == 1
     assert read(table, slot).for_job == f"job {won.index(True)}"
 
 
 @raced
-@pytest.mark.cloud
-def test_24_deciders_get_exactly_the_three_slots_of_the_cap(table: DynamoControlTable, pool: Pool, slot: Slot) -> None:
+def test_24_deciders_get_exactly_the_three_slots_of_the_cap(table: ControlTable, pool: Pool, slot: Slot) -> None:
     def take_any(number: int) -> int:
         while candidates := capacity.candidates(pool, table.slots(pool.name)):
             chosen = candidates[number % len(candidates)]
@@ -950,24 +1029,21 @@ def test_24_deciders_get_exactly_the_three_slots_of_the_cap(table: DynamoControl
 
 
 @raced
-@pytest.mark.cloud
-def test_one_of_many_proofs_releases_a_slot(table: DynamoControlTable, beating: Slot) -> None:
+def test_one_of_many_proofs_releases_a_slot(table: ControlTable, beating: Slot) -> None:
     won = race(RACERS, lambda number: table.release(beating.lease, "mine", NOW, "stopped", NOW + 9, f"op {number}"))
     assert sum(won) == 1
     assert (read(table, beating).generation, read(table, beating).strikes) == (int(NOW), 1)
 
 
 @raced
-@pytest.mark.cloud
-def test_one_of_many_messages_puts_the_job(table: DynamoControlTable, pool: Pool) -> None:
+def test_one_of_many_messages_puts_the_job(table: ControlTable, pool: Pool) -> None:
     won = race(RACERS, lambda number: table.put(job_of(pool, priority=number), None, f"op {number}"))
     assert sum(won) == 1
     assert read_job(table, job_of(pool)).priority == won.index(True)
 
 
 @raced
-@pytest.mark.cloud
-def test_one_of_many_messages_begins_the_next_run(table: DynamoControlTable, queued: Job) -> None:
+def test_one_of_many_messages_begins_the_next_run(table: ControlTable, queued: Job) -> None:
     ended = bring(table, queued, JobStatus.FAILED)
     follower = replace(queued, run=2, attempt=ended.attempt)
     assert sum(race(RACERS, lambda number: table.put(follower, ended, f"op {number}"))) == 1
@@ -975,8 +1051,7 @@ def test_one_of_many_messages_begins_the_next_run(table: DynamoControlTable, que
 
 
 @raced
-@pytest.mark.cloud
-def test_one_of_many_workers_claims_a_job(table: DynamoControlTable, queued: Job) -> None:
+def test_one_of_many_workers_claims_a_job(table: ControlTable, queued: Job) -> None:
     claims = race(RACERS, lambda number: table.claim(queued, holder_in("fleet", number), NOW, f"op {number}"))
     (winner,) = [claim for claim in claims if claim]
     assert read_job(table, queued) == winner
@@ -984,8 +1059,7 @@ def test_one_of_many_workers_claims_a_job(table: DynamoControlTable, queued: Job
 
 
 @raced
-@pytest.mark.cloud
-def test_a_job_is_either_finished_or_requeued(table: DynamoControlTable, running: Job) -> None:
+def test_a_job_is_either_finished_or_requeued(table: ControlTable, running: Job) -> None:
     def end(number: int) -> str:
         if number % 2:
             return "QUEUED" if table.requeue(running, NOW, 0, 1, "", f"op {number}") else ""
