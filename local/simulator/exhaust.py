@@ -244,18 +244,18 @@ class Explored(Calls):
         scope.chosen = Choice()
         match choice.fault:
             case None:
-                answer = effect()
+                answer = self.carry_out(what, effect)
                 self._note(what, shown(answer))
                 return answer
             case Fault.CRASH_BEFORE | Fault.CRASH_AFTER:
                 scope.crashes -= 1
                 self._note(what, str(choice.fault))
                 if choice.fault is Fault.CRASH_AFTER:
-                    effect()
+                    self.carry_out(what, effect)
                 process.dead = True
                 raise Crash
             case Fault.REPLY_LOST:
-                effect()
+                self.carry_out(what, effect)
             case Fault.LANDS_LATE:
                 process.world.after(choice.late_s, partial(self._land, what, effect))
         scope.faults_left -= 1
@@ -321,6 +321,7 @@ def _follow(
 
 
 def _trace(kind: type[Scope], path: tuple[Choice, ...]) -> list[Line]:
+    """The path once more, told."""
     scope = kind(tracing=True)
     try:
         for choice in path:
@@ -328,6 +329,6 @@ def _trace(kind: type[Scope], path: tuple[Choice, ...]) -> list[Line]:
         scope.close()
     except Violation as violation:
         scope.world.log("truth", str(violation), "VIOLATION")
-    finally:
-        scope.abandon()
-    return scope.world.lines or []
+    lines = list(scope.world.lines or [])
+    scope.abandon()
+    return lines

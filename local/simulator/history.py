@@ -214,7 +214,7 @@ class History:
         deadline = self.world.now + limits.DECIDER_TIMEOUT_S
 
         def over(returned: bool) -> None:
-            if not returned:
+            if not returned and not self.world.failure:
                 self.world.log(name, "died")
             if ended:
                 ended(returned)
@@ -563,11 +563,19 @@ class Calls:
         fault = history.draw(kinds) if history.plan.fault_rate else None
         if fault is None:
             process.pause(history.chance.random() * 2 * history.plan.latency_s)
-            answer = effect()
+            answer = self.carry_out(what, effect)
             if process.world.lines is not None:
                 self._note(what, shown(answer))
             return answer
         return self._faulty(fault, what, effect)
+
+    def carry_out(self, what: object, effect: Callable[[], T]) -> T:
+        """Have it happen. Where that breaks an invariant, the trace shows by what."""
+        try:
+            return effect()
+        except Violation:
+            self._note(what, "accepted, and this is it")
+            raise
 
     def _faulty(self, fault: Fault, what: object, effect: Callable[[], T]) -> T:
         process, chance = self.process, self._history.chance
@@ -576,7 +584,7 @@ class Calls:
             if fault is Fault.CRASH_LATE:
                 self._later(what, effect)
             elif fault is Fault.CRASH_AFTER:
-                effect()
+                self.carry_out(what, effect)
             process.dead = True
             raise Crash
         if fault is Fault.THROTTLED:
@@ -588,14 +596,14 @@ class Calls:
             if fault is Fault.LANDS_LATE:
                 self._later(what, effect)
             raise NoAnswer(fault.name)
-        answer = effect()
+        answer = self.carry_out(what, effect)
         if fault is Fault.REPLY_LOST:
             self._note(what, f"{fault}: {shown(answer)}")
             process.pause(chance.uniform(0.0, 12.0))
             raise NoAnswer(fault.name)
         if fault is Fault.RETRIED:
             process.pause(chance.uniform(0.0, 3.0))
-            answer = effect()
+            answer = self.carry_out(what, effect)
         elif fault is Fault.DUPLICATED:
             self._later(what, effect)
         elif fault is Fault.STALE:
@@ -610,7 +618,7 @@ class Calls:
         self.process.world.after(seconds, partial(self._land, what, effect))
 
     def _land(self, what: object, effect: Callable[[], object]) -> None:
-        answer = effect()
+        answer = self.carry_out(what, effect)
         self.process.world.log(self.process.name, told(what), f"lands only now: {shown(answer)}")
 
     def _note(self, what: object, outcome: str) -> None:
