@@ -31,7 +31,7 @@ LARGE_FROM: Final = 1 << 40
 """Seeds from here on stand for large histories."""
 VIOLATIONS_MAX: Final = 20
 """After this many the search ends: they will have one cause or two."""
-GARBAGE_EVERY: Final = 50
+GARBAGE_EVERY: Final = 500
 
 app = typer.Typer(add_completion=False)
 console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 220)
@@ -54,7 +54,7 @@ class Tally:
         self.histories += other.histories
         self.small += other.small
         self.violations += other.violations
-        self.seen += other.seen
+        self.seen.update(other.seen)
         self.calls += other.calls
         self.virtual_s += other.virtual_s
         self.cpu_s += other.cpu_s

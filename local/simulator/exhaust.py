@@ -237,7 +237,7 @@ class Explored(Calls):
 
     def _remember(self, answer: str) -> None:
         name = self.process.name
-        self._scope.told[name] = hash((self._scope.told.get(name), self.process.now, answer))
+        self._scope.told[name] = hash((self._scope.told.get(name), self.process.woken_at, answer))
 
     def _chosen(self, choice: Choice, what: object, effect: Callable[[], T]) -> T:
         scope, process = self._scope, self.process

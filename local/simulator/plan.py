@@ -50,6 +50,9 @@ WORKERS_TROUBLES: Final = frozenset(
 )
 LONG: Final = frozenset({Trouble.EVENTS_LATE, Trouble.NO_TICKS, Trouble.BLACKOUT})
 
+JOBS: Final = (*(1,) * 12, *(2,) * 10, *(3,) * 4, 4, 5, 6, 12)
+"""How many jobs a small history has: what breaks with many mostly breaks with few, and few are quick."""
+
 RARELY: Final = 0.04
 SELDOM: Final = 0.1
 OFTEN: Final = 0.4
@@ -144,7 +147,7 @@ def plan(seed: int) -> Plan:
         return _single(seed, random)
     cap = random.choice((1, 1, 2, 2, 3, 4))
     spread_s = random.choice((0.0, 0.0, 5.0, 60.0, 300.0))
-    jobs = _jobs(random, random.choice((1, 1, 1, 2, 2, 2, 3, 3, 4, 6, 12)))
+    jobs = _jobs(random, random.choice(JOBS))
     calm_at = spread_s + random.choice((60.0, 200.0, 400.0, 900.0))
     rate = random.choice((0.0, 0.01, 0.03, 0.06, 0.15))
     kinds = list(Fault)
@@ -174,9 +177,9 @@ def plan(seed: int) -> Plan:
         latency_s=random.choice((0.02, 0.02, 0.5, 3.0)),
         lag_s=random.choice((0.0, 0.2, 0.2, 3.0, 30.0, 90.0)),
         skew_s=random.choice((0.0, 0.0, 0.5, 5.0, 20.0)),
-        idle_exit_s=random.choice((5.0, 12.0, 40.0)),
-        look_s=random.choice((limits.LOOK_S, 5.0, 5.0, 5.0)),
-        supervise_s=random.choice((limits.SUPERVISE_S, *(15.0,) * 9)),
+        idle_exit_s=random.choice((5.0, 5.0, 12.0, 30.0)),
+        look_s=random.choice((limits.LOOK_S, *(6.0,) * 7)),
+        supervise_s=random.choice((limits.SUPERVISE_S, *(20.0,) * 24)),
         lifetime_s=random.choice((limits.LIFETIME_S, limits.LIFETIME_S, 60.0, 200.0)),
     )
 
@@ -189,7 +192,7 @@ def _calm(seed: int, random: Random) -> Plan:
         lanes=random.choice((1, 2)),
         deciders=random.randint(1, 4),
         batch=random.choice((1, 10)),
-        messages=_messages(random, _jobs(random, random.randint(1, 12)), random.choice((0.0, 30.0, 200.0)), late=False),
+        messages=_messages(random, _jobs(random, random.choice(JOBS)), random.choice((0.0, 30.0, 200.0)), late=False),
         cold_start_s=random.choice((1.0, 20.0, 40.0)),
         idle_exit_s=random.choice((5.0, 60.0)),
         supervise_s=3.0,
@@ -267,7 +270,7 @@ def _jobs(random: Random, count: int) -> list[JobPlan]:
 def _messages(random: Random, jobs: list[JobPlan], spread_s: float, late: bool = True) -> tuple[MessagePlan, ...]:
     messages: list[MessagePlan] = []
     for job in jobs:
-        copies = random.choice((1, 1, 1, 2, 3))
+        copies = random.choice((1, 1, 1, 1, 2, 3))
         messages.extend(_message(random, job, spread_s, late) for _ in range(copies))
     if random.random() < SELDOM:
         messages.append(_message(random, None, spread_s, late))

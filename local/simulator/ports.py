@@ -270,13 +270,16 @@ class SimulatedClock:
 
     def __init__(self, process: Process, random: Random, supervise_s: float = 0.0) -> None:
         self._process = process
+        self._world = process.world
+        self._skew = process.skew
         self._random = random
         self._supervise_s = supervise_s
         self._names = 0
         self.children: SimulatedChildren | None = None
 
     def now(self) -> float:
-        return self._process.now + self._process.skew
+        world = self._world
+        return (self._process.woken_at if world.clocks_stand else world.now) + self._skew
 
     def sleep(self, seconds: float) -> None:
         if self.children and seconds == limits.SUPERVISE_S:

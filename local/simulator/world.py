@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gc
-import heapq
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from heapq import heappop, heappush
 from typing import Final, NamedTuple
 
 from greenlet import getcurrent, greenlet
@@ -59,7 +59,7 @@ class World:
     def at(self, when: float, what: Callable[[], None]) -> None:
         """Have something happen."""
         self._count += 1
-        heapq.heappush(self.due, (when, self._count, what))
+        heappush(self.due, (when, self._count, what))
 
     def after(self, seconds: float, what: Callable[[], None]) -> None:
         """Have something happen later."""
@@ -67,7 +67,7 @@ class World:
 
     def step(self) -> None:
         """Let the next thing happen."""
-        self.now, _, what = heapq.heappop(self.due)
+        self.now, _, what = heappop(self.due)
         what()
         if self.failure:
             raise self.failure
@@ -122,13 +122,9 @@ class Process:
         self._body = body
         self._greenlet = greenlet(self._run, parent=world.hub)
         world.processes.append(self)
-        self._woken_at = world.now
+        self.woken_at = world.now
+        """Where clocks stand, its clock stands here: at when it last woke."""
         world.at(world.now, self.resume)
-
-    @property
-    def now(self) -> float:
-        """The true time, as the process may read it. Where clocks stand, it is that at which it last woke."""
-        return self._woken_at if self.world.clocks_stand else self.world.now
 
     def resume(self) -> None:
         """Let it go on with what it does, now."""
@@ -181,7 +177,7 @@ class Process:
                 self.world.at(self.frozen_until, partial(self._wake, nap))
             return
         self._nap += 1
-        self._woken_at = self.world.now
+        self.woken_at = self.world.now
         self._greenlet.switch()
 
     def kill(self) -> None:
