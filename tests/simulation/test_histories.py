@@ -47,6 +47,7 @@ RARE: Final = {
     "a token had been forgotten",
     "log late answer",
     "log requeue GiveUp",
+    "refused beat: the recorded task is none or this one",
     "refused launched: the recorded task is none or this one",
     "refused lease: the slot is not retiring",
     "refused missing: the generation is as read",
@@ -96,7 +97,7 @@ def test_a_broken_guard_is_found_made_small_and_told(monkeypatch: pytest.MonkeyP
     assert failed.violation.invariant == small.violation.invariant == "ONE-RUN"
     assert len(small.plan.messages) == 1
     assert small.plan.troubles == ()
-    assert small.calls <= failed.calls
+    assert small.faults <= failed.faults
     assert [line.outcome for line in small.lines if line.who == "truth"] == ["VIOLATION"]
     assert any(line.what.startswith(("requeue JOB#", "finish JOB#")) for line in small.lines)
     assert run(small.plan, tracing=True).lines == small.lines
