@@ -50,7 +50,7 @@ simulate: $(READY)  ## production code under seeds and faults, and small scopes 
 	@python -m local.simulator $(if $(SEED),--seed $(SEED),--count $(COUNT) $(if $(START),--start $(START)))
 
 mutate: $(READY)  ## remove each guard in turn; the simulator or the contract suite must notice
-	@python -m tests.mutation
+	@python -m tests.mutation --remember && python -m tests.mutation.page
 
 check: $(READY)  ## style and types
 	ruff check .

@@ -1,0 +1,610 @@
+"""What each guard is there for, where no chance is needed to show it: the product in memory, moved by hand.
+
+The simulator looks for what nobody thought of. Here stands what somebody did think of, and what the simulator's world
+has no place for: a deploy between two sendings of a launch, an hour in which a task is missing, seen, and missing
+again, a worker that beats and serves nobody.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from fleetcap import limits
+from fleetcap.adapters.control_table import StoredControlTable
+from fleetcap.fleet import Fleet
+from fleetcap.model import (
+    Artifact,
+    Doubt,
+    Holder,
+    Job,
+    JobStatus,
+    LaunchAnswer,
+    Lease,
+    Pool,
+    Running,
+    Slot,
+    SlotId,
+    SlotState,
+    Started,
+    TaskStatus,
+    Unanswered,
+)
+from fleetcap.ports import ChildReport
+from handlers import task_state, tick
+from handlers.intake import Intake
+from local.fargate.tasks import Status
+from local.memory.ecs import MemoryEcs, MemoryTask
+from local.memory.items import MemoryItems
+from tests.examples import a_job
+from tests.fakes import LAUNCH, FakeCache, FakeChildren, FakeTasks, HandClock, Lines
+from tests.handlers.test_intake import FakeRejects, batch, message
+from tests.handlers.test_task_state import stopped
+from tests.worker.test_worker import Enough, Script
+from worker_image.worker import Settings, Worker
+
+HOUR_S = 3_600
+OUT_OF_CAPACITY = 0
+
+
+class Silent:
+    """An ECS that does what it is asked and whose answers are lost."""
+
+    def __init__(self, ecs: MemoryEcs) -> None:
+        self._ecs = ecs
+        self.stop, self.describe = ecs.stop, ecs.describe
+
+    def run(self, lease: Lease, launch: str) -> LaunchAnswer:
+        self._ecs.run(lease, launch)
+        return Unanswered(Doubt.UNKNOWN, "ReadTimeoutError")
+
+
+@dataclass
+class World:
+    """A pool over items in memory, an ECS in memory, and one that says what a test wants it to say."""
+
+    clock: HandClock = field(default_factory=HandClock)
+    log: Lines = field(default_factory=Lines)
+    tasks: FakeTasks = field(default_factory=FakeTasks)
+    changes: list[MemoryTask] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.table = StoredControlTable(MemoryItems())
+        self.ecs = MemoryEcs(self.clock.now, self.changes.append)
+
+    def fleet(self, tasks: Any = None, cap: int = 1, definition: str = "worker:1") -> Fleet:
+        pool = Pool("default", cap, {**LAUNCH, "taskDefinition": definition})
+        return Fleet({"default": pool}, self.table, tasks or self.tasks, self.clock, self.log)
+
+    def queue(self, key: str = "a") -> Job:
+        job = replace(a_job(key), queued_at=self.clock.now(), due_at=self.clock.now())
+        assert self.table.put(job, None, self.clock.unique())
+        return job
+
+    def job(self, key: str = "a") -> Job:
+        job = self.table.job(key)
+        assert job
+        return job
+
+    def slot(self, number: int = 0) -> Slot:
+        slot = self.table.slot(SlotId("default", number))
+        assert slot
+        return slot
+
+    @property
+    def held(self) -> list[Slot]:
+        return [slot for slot in self.table.slots("default") if slot.held]
+
+    def beat(self, slot: Slot) -> None:
+        assert self.table.beat(slot.lease, slot.arn, slot.state is SlotState.LAUNCHING, self.clock.now()) is not None
+
+    def ready(self, fleet: Fleet, key: str = "a") -> Slot:
+        """A worker that was launched for a job and has beaten."""
+        self.queue(key)
+        tick.handle(fleet)
+        (slot,) = self.held
+        self.beat(slot)
+        return self.slot(slot.id.number)
+
+    def ticks(self, fleet: Fleet, seconds: float) -> None:
+        """That much time, with a tick every minute."""
+        for _ in range(int(seconds // limits.TICK_PERIOD_S)):
+            self.clock.sleep(limits.TICK_PERIOD_S)
+            tick.handle(fleet)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+# --- launches
+
+
+def test_a_launch_that_has_no_answer_for_hours_keeps_its_slot(world: World) -> None:
+    world.queue()
+    unheard = world.fleet(Silent(world.ecs))
+    tick.handle(unheard)
+    lease = world.slot().lease
+    world.ticks(unheard, 2 * HOUR_S)
+    assert (world.slot().lease, world.slot().held) == (lease, True)
+    assert len(world.ecs.tasks) == 1
+
+
+def test_the_first_answer_to_a_launch_resolves_it_however_late(world: World) -> None:
+    world.queue()
+    tick.handle(world.fleet(Silent(world.ecs)))
+    assert world.slot().arn == ""
+    world.clock.sleep(HOUR_S)
+    tick.handle(world.fleet(world.ecs))
+    assert [world.slot().arn] == list(world.ecs.tasks)
+
+
+def test_a_deploy_between_two_sendings_of_a_launch_changes_nothing_about_it(world: World) -> None:
+    """Sent with other parameters, the token of a failure would conflict and say nothing until it is forgotten."""
+    world.queue()
+    world.ecs.capacity = OUT_OF_CAPACITY
+    tick.handle(world.fleet(Silent(world.ecs), definition="worker:1"))
+    generation = world.slot().generation
+    world.clock.sleep(limits.RESEND_AFTER_S + 1)
+    tick.handle(world.fleet(world.ecs, definition="worker:2"))
+    assert (world.slot().held, world.slot().generation > generation) == (False, True)
+
+
+def test_while_a_launch_has_no_answer_no_other_is_begun(world: World) -> None:
+    world.queue("a")
+    tick.handle(world.fleet(Silent(world.ecs), cap=4))
+    world.clock.sleep(limits.RESEND_AFTER_S + 1)
+    for key in ("b", "c"):
+        world.queue(key)
+    tick.handle(world.fleet(Silent(world.ecs), cap=4))
+    assert len(world.held) == 1
+
+
+def test_a_task_that_ecs_names_only_after_its_slot_was_freed_is_stopped(world: World) -> None:
+    world.queue()
+    tick.handle(world.fleet(Silent(world.ecs)))
+    slot = world.slot()
+    assert world.table.release(slot.lease, "", world.clock.now(), "by a person", 0.0, "release")
+    fleet = world.fleet(world.tasks)
+    assert isinstance(fleet.launch(slot.lease, slot.launch, 0), Started)
+    assert world.tasks.stopped == ["arn:task/0"]
+
+
+def test_a_launch_that_its_worker_overtook_is_left_alone(world: World) -> None:
+    fleet = world.fleet()
+    slot = world.ready(fleet)
+    fleet.launch(slot.lease, slot.launch, 0)
+    assert world.tasks.stopped == []
+
+
+def test_nothing_is_sent_again_for_a_slot_that_was_freed_meanwhile(world: World) -> None:
+    world.queue()
+    tick.handle(world.fleet(Silent(world.ecs)))
+    slot = world.slot()
+    assert world.table.release(slot.lease, "", world.clock.now(), "failures", 0.0, "release")
+    assert world.fleet().resend(slot) == world.slot()
+    assert world.tasks.calls == []
+
+
+# --- backing off
+
+
+def stop_all(world: World, fleet: Fleet) -> None:
+    """Whatever lives ends, and ECS tells of it."""
+    for task in list(world.ecs.live.values()):
+        world.ecs.advance(task, Status.STOPPED)
+        task_state.handle(fleet, stopped(task.arn, task.started_by))
+
+
+def test_tasks_that_never_beat_are_launched_a_dozen_times_an_hour_and_not_hundreds(world: World) -> None:
+    fleet = world.fleet(world.ecs)
+    world.queue()
+    for _ in range(HOUR_S // 10):
+        tick.handle(fleet)
+        stop_all(world, fleet)
+        world.clock.sleep(10)
+    assert 10 <= len(world.ecs.tasks) <= 20
+
+
+def test_a_region_without_capacity_is_asked_a_dozen_times_an_hour_and_not_hundreds(world: World) -> None:
+    fleet = world.fleet(world.ecs)
+    world.ecs.capacity = OUT_OF_CAPACITY
+    world.queue()
+    for _ in range(HOUR_S // 10):
+        tick.handle(fleet)
+        world.clock.sleep(10)
+    assert 10 <= len(world.log.of("lease")) <= 20
+
+
+def test_a_worker_that_had_beaten_is_replaced_at_once(world: World) -> None:
+    fleet = world.fleet(world.ecs)
+    world.ready(fleet)
+    stop_all(world, fleet)
+    assert len(world.ecs.live) == 1
+
+
+# --- proof
+
+
+def test_a_stopped_task_is_not_believed_to_be_the_launchs_own_until_ecs_says_so(world: World) -> None:
+    world.queue()
+    fleet = world.fleet(Silent(world.ecs))
+    tick.handle(fleet)
+    slot = world.slot()
+    answer = task_state.handle(fleet, stopped("arn:task/another", slot.lease))
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    assert world.slot() == slot
+
+
+def test_the_end_of_another_task_of_the_lease_frees_nothing(world: World) -> None:
+    fleet = world.fleet()
+    slot = world.ready(fleet)
+    task_state.handle(fleet, stopped("arn:task/another", slot.lease))
+    assert world.slot() == slot
+
+
+def test_a_task_that_is_about_to_stop_has_not_stopped(world: World) -> None:
+    fleet = world.fleet()
+    slot = world.ready(fleet)
+    event = stopped(slot.arn, slot.lease)
+    (record,) = event["Records"]
+    detail = {**json.loads(record["body"])["detail"], "lastStatus": "DEPROVISIONING"}
+    task_state.handle(fleet, {"Records": [{**record, "body": json.dumps({"detail": detail})}]})
+    assert world.slot() == slot
+
+
+def words(world: World, fleet: Fleet, word: TaskStatus, after_s: float) -> None:
+    """Time passes, and a tick asks ECS about the task."""
+    world.clock.sleep(after_s)
+    world.tasks.words["arn:task/0"] = word
+    tick.handle(fleet)
+
+
+def test_a_task_that_was_seen_in_between_has_not_been_missing_for_an_hour(world: World) -> None:
+    fleet = world.fleet()
+    slot = world.ready(fleet)
+    words(world, fleet, TaskStatus.MISSING, limits.SILENT_S + 1)
+    words(world, fleet, TaskStatus.ALIVE, limits.TICK_PERIOD_S)
+    words(world, fleet, TaskStatus.MISSING, limits.MISSING_IS_PROOF_S)
+    assert world.slot().lease == slot.lease
+
+
+def test_a_task_that_beat_in_between_has_not_been_missing_for_an_hour(world: World) -> None:
+    fleet = world.fleet()
+    slot = world.ready(fleet)
+    words(world, fleet, TaskStatus.MISSING, limits.SILENT_S + 1)
+    world.clock.sleep(limits.TICK_PERIOD_S)
+    world.beat(slot)
+    words(world, fleet, TaskStatus.MISSING, limits.MISSING_IS_PROOF_S)
+    assert world.slot().lease == slot.lease
+
+
+def test_a_task_that_nobody_has_seen_for_more_than_an_hour_is_gone(world: World) -> None:
+    fleet = world.fleet()
+    slot = world.ready(fleet)
+    words(world, fleet, TaskStatus.MISSING, limits.SILENT_S + 1)
+    words(world, fleet, TaskStatus.MISSING, limits.MISSING_IS_PROOF_S)
+    assert world.slot().lease == slot.lease
+    words(world, fleet, TaskStatus.MISSING, 1)
+    assert world.slot().generation > slot.generation
+
+
+# --- silence
+
+
+def test_a_worker_that_falls_silent_is_stopped_and_keeps_its_slot(world: World) -> None:
+    fleet = world.fleet()
+    slot = world.ready(fleet)
+    words(world, fleet, TaskStatus.ALIVE, limits.SILENT_S + 1)
+    assert (world.tasks.stopped, world.slot()) == ([slot.arn], slot)
+
+
+def test_a_task_that_never_beats_is_stopped_after_its_time_and_not_before(world: World) -> None:
+    world.queue()
+    fleet = world.fleet()
+    tick.handle(fleet)
+    words(world, fleet, TaskStatus.ALIVE, limits.SILENT_LAUNCHING_S)
+    assert world.tasks.stopped == []
+    words(world, fleet, TaskStatus.ALIVE, 1)
+    assert world.tasks.stopped == ["arn:task/0"]
+
+
+def test_a_worker_that_beats_is_not_stopped_though_it_was_missing(world: World) -> None:
+    fleet = world.fleet()
+    slot = world.ready(fleet)
+    assert world.table.missing(slot.lease, world.clock.now())
+    words(world, fleet, TaskStatus.ALIVE, limits.BEAT_S)
+    assert (world.tasks.stopped, world.slot().missing_since) == ([], 0)
+
+
+def test_a_job_that_a_beating_worker_does_not_take_gets_another_after_two_minutes(world: World) -> None:
+    fleet = world.fleet(cap=2)
+    slot = world.ready(fleet)
+    for _ in range(5):
+        world.clock.sleep(limits.BEAT_S)
+        world.beat(slot)
+        tick.handle(fleet)
+    assert len(world.held) == 2
+
+
+# --- whose a job is
+
+
+def test_a_job_whose_holders_slot_is_not_to_be_seen_is_left_to_its_holder(world: World) -> None:
+    holder = Holder(Lease(SlotId("default", 7), 1))
+    running = world.table.claim(world.queue(), holder, world.clock.now(), "claim")
+    tick.handle(world.fleet())
+    assert world.job() == running
+
+
+def test_the_end_of_one_worker_leaves_the_jobs_of_others_with_them(world: World) -> None:
+    fleet = world.fleet(cap=2)
+    for key in ("a", "b"):
+        world.queue(key)
+    tick.handle(fleet)
+    for slot, key in zip(world.held, ("a", "b"), strict=True):
+        world.beat(slot)
+        assert world.table.claim(world.job(key), Holder(slot.lease), world.clock.now(), f"claim {key}")
+    gone, _ = world.held
+    task_state.handle(fleet, stopped(gone.arn, gone.lease))
+    assert (world.job("a").status, world.job("b").status) == (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+def test_an_event_that_frees_no_slot_takes_no_job(world: World) -> None:
+    fleet = world.fleet()
+    slot = world.ready(fleet)
+    running = world.table.claim(world.job(), Holder(slot.lease), world.clock.now(), "claim")
+    task_state.handle(fleet, stopped("arn:task/another", slot.lease))
+    assert world.job() == running
+
+
+def test_an_event_of_a_lease_that_is_yet_to_come_proves_nothing(world: World) -> None:
+    """A table from a backup may be behind what runs."""
+    fleet = world.fleet()
+    tick.handle(fleet)
+    lease = world.slot().lease
+    running = world.table.claim(world.queue(), Holder(lease), world.clock.now(), "claim")
+    task_state.handle(fleet, stopped("arn:task/0", lease))
+    assert world.job() == running
+
+
+def test_a_job_that_has_moved_on_to_another_worker_is_not_taken_from_it(world: World) -> None:
+    """The index still shows the holder that died; the job itself names one that lives."""
+    fleet = world.fleet()
+    slot = world.ready(fleet)
+    shown = Running("a", "default", 1, 1, Holder(Lease(slot.id, slot.generation - 1)))
+    running = world.table.claim(world.job(), Holder(slot.lease), world.clock.now(), "claim")
+    fleet.requeue([shown], "its worker is gone")
+    assert world.job() == running
+
+
+# --- the cap
+
+
+def test_a_decider_of_the_lower_cap_leases_nothing_above_it_before_any_tick_has_marked_it(world: World) -> None:
+    tick.handle(world.fleet(cap=3))
+    lowered = world.fleet(cap=1)
+    jobs = [world.queue(key).as_queued for key in ("a", "b", "c")]
+    lowered.scale(lowered.pools["default"], jobs, most=3)
+    assert [slot.id.number for slot in world.held] == [0]
+
+
+def test_the_tick_marks_what_is_above_a_lowered_cap_and_takes_the_marks_back(world: World) -> None:
+    tick.handle(world.fleet(cap=3))
+    marks = []
+    for cap in (1, 2):
+        tick.handle(world.fleet(cap=cap))
+        marks.append([slot.retire for slot in world.table.slots("default")])
+    assert marks == [[False, True, True], [False, False, True]]
+
+
+# --- messages
+
+
+def deliver(world: World, body: str, sent_ago_s: float = 0.0, cached: frozenset[str] = frozenset()) -> FakeRejects:
+    rejects = FakeRejects()
+    intake = Intake(world.fleet(), FakeCache(set(cached)), rejects, frozenset())
+    intake.handle(batch(world.clock, body, sent_ago_s=sent_ago_s))
+    return rejects
+
+
+def end_run(world: World, status: JobStatus) -> Job:
+    """Claim the job and end its run."""
+    running = world.table.claim(world.job(), Holder(world.slot().lease), world.clock.now(), world.clock.unique())
+    assert running
+    assert world.table.finish(running, status, world.clock.now(), "", (), world.clock.unique())
+    return world.job()
+
+
+def test_the_next_run_of_a_key_goes_on_counting_attempts(world: World) -> None:
+    deliver(world, message("a"))
+    first = end_run(world, JobStatus.FAILED)
+    world.clock.sleep(10)
+    deliver(world, message("a"))
+    assert (world.job().run, world.job().attempt) == (2, first.attempt)
+
+
+def test_a_message_of_the_time_before_the_end_is_answered_by_the_run_that_ended(world: World) -> None:
+    deliver(world, message("a"))
+    ended = end_run(world, JobStatus.FAILED)
+    world.clock.sleep(10)
+    deliver(world, message("a"), sent_ago_s=11)
+    assert world.job() == ended
+
+
+class EndsMeanwhile(FakeCache):
+    """A cache that is asked just before the run's last artifact arrives and its end is written."""
+
+    def __init__(self, end: Callable[[], object]) -> None:
+        super().__init__()
+        self._end = end
+
+    def has_all(self, keys: Sequence[str]) -> bool:
+        before = super().has_all(keys)
+        self._end()
+        return before
+
+
+def test_a_run_that_ends_while_the_cache_is_asked_is_not_run_again(world: World) -> None:
+    """Nor where its worker's clock is behind, so that the message seems to be sent after the end."""
+    deliver(world, message("a"))
+    running = world.table.claim(world.job(), Holder(world.slot().lease), world.clock.now(), "claim")
+    assert running
+    an_hour_ago = world.clock.now() - HOUR_S
+    cache = EndsMeanwhile(lambda: world.table.finish(running, JobStatus.COMPLETED, an_hour_ago, "", (), "finish"))
+    intake = Intake(world.fleet(), cache, FakeRejects(), frozenset())
+    intake.handle(batch(world.clock, message("a")))
+    assert world.job().run == 1
+
+
+# --- the worker
+
+DONE = ChildReport(artifacts=(Artifact("bam", "a/bam", 1),), exit_code=0)
+
+
+@dataclass
+class Bench:
+    """A worker under the lease of a launched slot, with one job in the queue."""
+
+    world: World
+    children: FakeChildren = field(default_factory=FakeChildren)
+    signals: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.world.queue("a")
+        tick.handle(self.world.fleet())
+        self.slot = self.world.slot()
+
+    def run(self, *steps: Callable[[], Any], table: Any = None) -> str:
+        """Run the loop through the steps; why it left, or "" if it would have gone on."""
+        clock = Script(self.world.clock, list(steps))
+        worker = Worker(
+            self.slot.lease, self.slot.arn, Settings(), table or self.world.table, self.children, clock,
+            self.world.log, lambda: bool(self.signals),
+        )  # fmt: skip
+        try:
+            return worker.run()
+        except Enough:
+            return ""
+
+    def later(self, seconds: float) -> Callable[[], None]:
+        return lambda: self.world.clock.sleep(seconds)
+
+    def free_the_slot(self) -> None:
+        now = self.world.clock.now()
+        assert self.world.table.release(self.slot.lease, self.slot.arn, now, "proof", 0.0, "release")
+
+    def done(self) -> None:
+        for child in self.children.started:
+            child.said = DONE
+
+    def statuses(self) -> list[JobStatus]:
+        """Of two jobs, whichever was taken first."""
+        return sorted(self.world.job(key).status for key in ("a", "b"))
+
+    def signal(self) -> None:
+        self.signals.append(15)
+
+
+@pytest.fixture
+def bench(world: World) -> Bench:
+    return Bench(world)
+
+
+def nothing() -> None:
+    """A step in which only time passes."""
+
+
+def test_a_worker_whose_beat_is_refused_kills_its_job_writes_nothing_and_leaves(bench: Bench) -> None:
+    reason = bench.run(nothing, bench.free_the_slot, bench.later(limits.BEAT_S), nothing, nothing)
+    assert reason == "the slot is not ours any more"
+    assert [child.killed for child in bench.children.started] == [True]
+    assert bench.world.job().status is JobStatus.RUNNING
+
+
+def test_a_worker_beats_for_as_long_as_its_loop_comes_round(bench: Bench) -> None:
+    bench.run(*[bench.later(limits.BEAT_S)] * 20)
+    assert bench.world.clock.now() - bench.world.slot().seen_at <= 2 * limits.BEAT_S
+
+
+def test_a_worker_that_lost_its_job_kills_it_and_goes_on(bench: Bench) -> None:
+    def take_away() -> None:
+        job = bench.world.job()
+        assert bench.world.table.requeue(job, bench.world.clock.now() + HOUR_S, 0, 1, "", "taken away")
+
+    killed: list[bool] = []
+    left = bench.run(
+        nothing,
+        take_away,
+        bench.later(limits.FENCE_CHECK_S),
+        lambda: killed.extend(child.killed for child in bench.children.started),
+    )
+    assert (left, killed) == ("", [True])
+
+
+def test_a_worker_on_a_retiring_slot_finishes_its_job_and_takes_no_other(bench: Bench) -> None:
+    bench.world.queue("b")
+    bench.run(
+        nothing,
+        lambda: bench.world.table.retire(bench.slot.id, retire=True),
+        bench.later(limits.BEAT_S),
+        bench.done,
+        nothing,
+        nothing,
+    )
+    assert bench.statuses() == [JobStatus.COMPLETED, JobStatus.QUEUED]
+
+
+class Unheard:
+    """A control table whose answers to some operations are lost: those of the first so many calls, done or not."""
+
+    def __init__(self, table: StoredControlTable, operation: str, times: int, lands: bool = False) -> None:
+        self._table, self._operation, self._times, self._lands = table, operation, times, lands
+
+    def __getattr__(self, name: str) -> Any:
+        real = getattr(self._table, name)
+        return self._lost(real) if name == self._operation else real
+
+    def _lost(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            if self._times <= 0:
+                return real(*args, **kwargs)
+            self._times -= 1
+            if self._lands:
+                real(*args, **kwargs)
+            raise TimeoutError(self._operation)
+
+        return call
+
+
+def test_a_worker_that_has_not_heard_from_its_slot_claims_nothing(bench: Bench) -> None:
+    bench.run(nothing, nothing, nothing, table=Unheard(bench.world.table, "beat", 1_000))
+    assert bench.world.job().status is JobStatus.QUEUED
+
+
+def test_a_claim_whose_reply_was_lost_is_run_by_the_one_that_made_it(bench: Bench) -> None:
+    bench.run(nothing, nothing, bench.done, nothing, table=Unheard(bench.world.table, "claim", 1, lands=True))
+    job = bench.world.job()
+    assert (job.status, job.attempt, len(bench.children.started)) == (JobStatus.COMPLETED, 1, 1)
+
+
+def test_a_worker_makes_one_claim_at_a_time(bench: Bench) -> None:
+    bench.world.queue("b")
+    bench.run(nothing, nothing, nothing, table=Unheard(bench.world.table, "claim", 3, lands=True))
+    assert bench.statuses() == [JobStatus.QUEUED, JobStatus.RUNNING]
+
+
+def test_a_worker_that_was_asked_to_leave_gives_its_job_back_or_finishes_it_and_claims_nothing(bench: Bench) -> None:
+    bench.world.queue("b")
+
+    def both() -> None:
+        bench.done()
+        bench.signal()
+
+    assert bench.run(nothing, both, nothing, nothing) == "asked to leave"
+    assert bench.statuses() == [JobStatus.COMPLETED, JobStatus.QUEUED]

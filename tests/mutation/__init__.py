@@ -1,0 +1,1 @@
+"""Each guard of the product removed in turn: whether anybody would notice."""

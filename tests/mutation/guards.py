@@ -1,0 +1,773 @@
+"""Every guard of the product as data: the clauses of each operation's condition, and what keeps each rule.
+
+A clause is named `operation: clause`, as `local.simulator.coverage.guards()` names them; a part of a clause has that
+part in brackets behind. Whatever keeps rule N is named `rule N: …`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.mutation.guard import Guard
+
+KEYS: Final = "lambdas/fleetcap/keys.py"
+FLEET: Final = "lambdas/fleetcap/fleet.py"
+ADMIT: Final = "lambdas/fleetcap/decide/admit.py"
+CAPACITY: Final = "lambdas/fleetcap/decide/capacity.py"
+LAUNCH: Final = "lambdas/fleetcap/decide/launch.py"
+RECOVER: Final = "lambdas/fleetcap/decide/recover.py"
+CONTROL_TABLE: Final = "lambdas/fleetcap/adapters/control_table.py"
+DYNAMO: Final = "lambdas/fleetcap/adapters/dynamo.py"
+WORKERS: Final = "lambdas/fleetcap/adapters/workers.py"
+EVENTS: Final = "lambdas/fleetcap/events.py"
+WIRING: Final = "lambdas/fleetcap/wiring.py"
+INTAKE: Final = "lambdas/handlers/intake.py"
+TASK_STATE: Final = "lambdas/handlers/task_state.py"
+TICK: Final = "lambdas/handlers/tick.py"
+WORKER: Final = "worker_image/worker.py"
+
+ANYTHING: Final = 'Condition("anything", f"attribute_exists(#{TABLE_PK}) OR attribute_not_exists(#{TABLE_PK})")'
+
+
+def _in_lease(name: str, left: str) -> Guard:
+    condition = "SLOT_EMPTY & at_generation(slot.generation) & SLOT_STAYS,"
+    return Guard(f"lease: {name}", 0, KEYS, condition, left)
+
+
+def _in_launched(name: str, left: str) -> Guard:
+    condition = "condition = at_generation(lease.generation) & SLOT_LAUNCHING & arn_none_or(arn)"
+    return Guard(f"launched: {name}", 0, KEYS, condition, f"condition = {left}")
+
+
+def _in_beat(name: str, left: str) -> Guard:
+    condition = "at_generation(lease.generation) & SLOT_HELD & arn_none_or(arn), sets)"
+    return Guard(f"beat: {name}", 0, KEYS, condition, f"{left}, sets)")
+
+
+def _in_release(name: str, left: str) -> Guard:
+    return Guard(f"release: {name}", 0, KEYS, "at_generation(lease.generation) & SLOT_HELD & arn_is(arn),", left)
+
+
+def _in_missing(name: str, left: str) -> Guard:
+    condition = "at_generation(lease.generation) & SLOT_HELD,\n"
+    return Guard(f"missing: {name}", 0, KEYS, condition, f"{left},\n")
+
+
+def _in_put(name: str, left: str) -> Guard:
+    condition = "run_ended(replacing.run) if replacing else ABSENT)"
+    return Guard(f"put: {name}", 0, KEYS, condition, f"{left})")
+
+
+def _in_ended(part: str, old: str, new: str) -> Guard:
+    return Guard(f"put: the run as read has ended ({part})", 0, KEYS, old, new)
+
+
+CLAUSES: Final = (
+    Guard(
+        "create: it does not exist",
+        0,
+        KEYS,
+        'return Put("create", slot_item(slot, now), ABSENT)',
+        f'return Put("create", slot_item(slot, now), {ANYTHING})',
+    ),
+    _in_lease("the slot is empty", "at_generation(slot.generation) & SLOT_STAYS,"),
+    _in_lease("the generation is as read", "SLOT_EMPTY & SLOT_STAYS,"),
+    _in_lease("the slot is not retiring", "SLOT_EMPTY & at_generation(slot.generation),"),
+    _in_launched("the generation is as read", "SLOT_LAUNCHING & arn_none_or(arn)"),
+    _in_launched("the slot is launching", "at_generation(lease.generation) & arn_none_or(arn)"),
+    _in_launched("the recorded task is none or this one", "at_generation(lease.generation) & SLOT_LAUNCHING"),
+    _in_beat("the generation is as read", "SLOT_HELD & arn_none_or(arn)"),
+    _in_beat("the slot is held", "at_generation(lease.generation) & arn_none_or(arn)"),
+    _in_beat("the recorded task is none or this one", "at_generation(lease.generation) & SLOT_HELD"),
+    _in_release("the generation is as read", "SLOT_HELD & arn_is(arn),"),
+    _in_release("the slot is held", "at_generation(lease.generation) & arn_is(arn),"),
+    _in_release(
+        "the recorded task is this one", "at_generation(lease.generation) & (SLOT_HELD if arn else SLOT_HELD & NO_ARN),"
+    ),
+    _in_release(
+        "no task is recorded", "at_generation(lease.generation) & (SLOT_HELD & arn_is(arn) if arn else SLOT_HELD),"
+    ),
+    _in_missing("the generation is as read", "SLOT_HELD"),
+    _in_missing("the slot is held", "at_generation(lease.generation)"),
+    Guard(
+        "retire: it exists",
+        0,
+        KEYS,
+        'EXISTS: Final = Condition("it exists", f"attribute_exists(#{TABLE_PK})")',
+        f"EXISTS: Final = {ANYTHING}",
+    ),
+    _in_put("it does not exist", f"run_ended(replacing.run) if replacing else {ANYTHING}"),
+    _in_put("the run as read has ended", f"{ANYTHING} if replacing else ABSENT"),
+    _in_ended(
+        "the run as read",
+        """f"#run = :run AND #status IN ({', '.join(f':ended_{n}' for n in range(len(ended)))})",
+        {":run": run, **{""",
+        """f"#status IN ({', '.join(f':ended_{n}' for n in range(len(ended)))})",
+        {**{""",
+    ),
+    _in_ended(
+        "that it has ended",
+        """f"#run = :run AND #status IN ({', '.join(f':ended_{n}' for n in range(len(ended)))})",
+        {":run": run, **{f":ended_{n}": status for n, status in enumerate(ended)}},""",
+        '"#run = :run", {":run": run},',
+    ),
+    Guard(
+        "claim: queued at the attempt as read", 0, KEYS, "        queued_at_attempt(queued),", f"        {ANYTHING},"
+    ),
+    Guard(
+        "claim: queued at the attempt as read (queued)",
+        0,
+        KEYS,
+        """"#status = :queued AND #run = :run AND #attempt = :attempt",
+        {":queued": JobStatus.QUEUED.value, ":run": job.run,""",
+        '"#run = :run AND #attempt = :attempt", {":run": job.run,',
+    ),
+    Guard(
+        "claim: queued at the attempt as read (the run)",
+        0,
+        KEYS,
+        """"#status = :queued AND #run = :run AND #attempt = :attempt",
+        {":queued": JobStatus.QUEUED.value, ":run": job.run,""",
+        '"#status = :queued AND #attempt = :attempt", {":queued": JobStatus.QUEUED.value,',
+    ),
+    Guard(
+        "claim: queued at the attempt as read (the attempt)",
+        12,
+        KEYS,
+        """"#status = :queued AND #run = :run AND #attempt = :attempt",
+        {":queued": JobStatus.QUEUED.value, ":run": job.run, ":attempt": job.attempt},""",
+        '"#status = :queued AND #run = :run", {":queued": JobStatus.QUEUED.value, ":run": job.run},',
+    ),
+    Guard(
+        "heartbeat: running under this attempt",
+        0,
+        KEYS,
+        """"heartbeat",
+        job_key(running.key),
+        running_at_attempt(running),""",
+        f'"heartbeat", job_key(running.key), {ANYTHING},',
+    ),
+    Guard(
+        "finish: running under this attempt",
+        0,
+        KEYS,
+        """"finish",
+        job_key(running.key),
+        running_at_attempt(running),""",
+        f'"finish", job_key(running.key), {ANYTHING},',
+    ),
+    Guard(
+        "requeue: running under this attempt",
+        0,
+        KEYS,
+        "running_at_attempt(running) & held_by(running.holder),",
+        "held_by(running.holder),",
+    ),
+    Guard(
+        "requeue: held by this holder",
+        8,
+        KEYS,
+        "running_at_attempt(running) & held_by(running.holder),",
+        "running_at_attempt(running),",
+    ),
+    Guard(
+        "heartbeat, finish, requeue: running under this attempt (running)",
+        0,
+        KEYS,
+        """"#status = :running AND #run = :run AND #attempt = :attempt",
+        {":running": JobStatus.RUNNING.value, ":run": job.run,""",
+        '"#run = :run AND #attempt = :attempt", {":run": job.run,',
+    ),
+    Guard(
+        "heartbeat, finish, requeue: running under this attempt (the run)",
+        0,
+        KEYS,
+        """"#status = :running AND #run = :run AND #attempt = :attempt",
+        {":running": JobStatus.RUNNING.value, ":run": job.run,""",
+        '"#status = :running AND #attempt = :attempt", {":running": JobStatus.RUNNING.value,',
+    ),
+    Guard(
+        "heartbeat, finish, requeue: running under this attempt (the attempt)",
+        0,
+        KEYS,
+        """"#status = :running AND #run = :run AND #attempt = :attempt",
+        {":running": JobStatus.RUNNING.value, ":run": job.run, ":attempt": job.attempt},""",
+        '"#status = :running AND #run = :run", {":running": JobStatus.RUNNING.value, ":run": job.run},',
+    ),
+)
+
+
+RULES: Final = (
+    Guard(
+        "rule 1: a resend carries the token of the first sending",
+        1,
+        LAUNCH,
+        "return hashlib.sha256(str(lease).encode()).hexdigest()",
+        "_SENT.append(lease)\n"
+        '    return hashlib.sha256(f"{lease} {len(_SENT)}".encode()).hexdigest()\n\n\n_SENT: list[Lease] = []',
+    ),
+    Guard(
+        "rule 1: the next generation has another token",
+        1,
+        LAUNCH,
+        "return hashlib.sha256(str(lease).encode()).hexdigest()",
+        "return hashlib.sha256(str(lease.slot).encode()).hexdigest()",
+    ),
+    Guard(
+        "rule 1: a launch without an answer is never given up",
+        1,
+        FLEET,
+        "        if isinstance(answer := self.launch(fresh.lease, fresh.launch, fresh.strikes), Started):",
+        "        if self.clock.now() - fresh.leased_at > limits.SILENT_LAUNCHING_S:\n"
+        '            self._release(fresh.lease, "", "no answer", True, fresh.strikes)\n'
+        "            return fresh\n"
+        "        if isinstance(answer := self.launch(fresh.lease, fresh.launch, fresh.strikes), Started):",
+    ),
+    Guard(
+        "rule 1: a task that turns out to live under a freed slot is stopped",
+        1,
+        FLEET,
+        "if slot and slot.generation > lease.generation:",
+        "if False and slot:",
+    ),
+    Guard(
+        "rule 1: the SDK does not repeat RunTask",
+        1,
+        WIRING,
+        '_ONCE = Config(connect_timeout=3, read_timeout=12, retries={"mode": "standard", "total_max_attempts": 1})',
+        '_ONCE = Config(connect_timeout=3, read_timeout=12, retries={"mode": "standard", "total_max_attempts": 3})',
+    ),
+    Guard(
+        "rule 2: a launch without an answer frees no slot",
+        2,
+        FLEET,
+        '                self.log("launch unanswered", lease=str(lease), doubt=doubt.value, reason=reason)',
+        '                self.log("launch unanswered", lease=str(lease), doubt=doubt.value, reason=reason)\n'
+        '                self._release(lease, "", reason, failed=True, strikes=strikes)',
+    ),
+    Guard(
+        "rule 2: a throttled launch frees no slot",
+        2,
+        FLEET,
+        '                self.log("launch unanswered", lease=str(lease), doubt=doubt.value, reason=reason)',
+        '                self.log("launch unanswered", lease=str(lease), doubt=doubt.value, reason=reason)\n'
+        '                if doubt.value == "throttled":\n'
+        '                    self._release(lease, "", reason, failed=True, strikes=strikes)',
+    ),
+    Guard(
+        "rule 2: an error of ECS is doubt",
+        2,
+        LAUNCH,
+        "    return Unanswered(Doubt.PERMANENT if code in _PERMANENT else Doubt.UNKNOWN, text)",
+        "    return NotStarted(text) if code in _PERMANENT else Unanswered(Doubt.UNKNOWN, text)",
+    ),
+    Guard(
+        "rule 2: silence of ECS is doubt",
+        2,
+        WORKERS,
+        'return Unanswered(Doubt.UNKNOWN, f"{type(error).__name__}: {error}")',
+        'return decide.answered([], [{"reason": type(error).__name__}])',
+    ),
+    Guard(
+        "rule 2: an empty answer of ECS is doubt",
+        2,
+        LAUNCH,
+        'return Unanswered(Doubt.UNKNOWN, "the answer named neither a task nor a failure")',
+        'return NotStarted("the answer named neither a task nor a failure")',
+    ),
+    Guard(
+        "rule 2: after a launch without an answer the pool backs off",
+        2,
+        CAPACITY,
+        "unanswered = [s for s in slots if unresolved(s, now) and s.leased_at > forgotten]",
+        "unanswered: list[Slot] = []",
+    ),
+    Guard("rule 3: the lease stores the launch", 3, KEYS, '            "launch": launch,\n', ""),
+    Guard(
+        "rule 3: a resend sends what was leased",
+        3,
+        FLEET,
+        "answer := self.launch(fresh.lease, fresh.launch, fresh.strikes)",
+        "answer := self.launch(\n            fresh.lease,"
+        " launch.request(self.pools[fresh.id.pool], fresh.lease, keys.ENV_LEASE), fresh.strikes\n        )",
+    ),
+    Guard(
+        "rule 3: a conflict that names no task is unknown",
+        3,
+        LAUNCH,
+        'if code == "ConflictException" and resource_ids:\n',
+        'if code == "ConflictException" and not resource_ids:\n        return NotStarted(text)\n'
+        '    if code == "ConflictException":\n',
+    ),
+    Guard(
+        "rule 4: an event about a launch without a task is not believed",
+        4,
+        TASK_STATE,
+        """    if not slot.arn:
+        slot = fleet.resend(slot)
+    if slot.lease == lease and not slot.arn:
+        raise Unresolved(f"ECS does not say yet which task {lease} means")
+    if slot.lease == lease and slot.arn != stopped.arn:""",
+        "    if slot.lease == lease and slot.arn and slot.arn != stopped.arn:",
+    ),
+    Guard(
+        "rule 4: an event frees only the task that is recorded",
+        4,
+        TASK_STATE,
+        "    if slot.lease == lease and slot.arn != stopped.arn:",
+        "    if False:",
+    ),
+    Guard(
+        "rule 4: only STOPPED is an end",
+        4,
+        EVENTS,
+        'if detail.get("lastStatus") != "STOPPED":',
+        'if "stopCode" not in detail and detail.get("lastStatus") != "STOPPED":',
+    ),
+    Guard(
+        "rule 4: a task that is to stop has not stopped",
+        4,
+        WORKERS,
+        'stopped = task["lastStatus"] == "STOPPED"',
+        'stopped = "STOPPED" in (task["lastStatus"], task.get("desiredStatus"))',
+    ),
+    Guard(
+        "rule 4: a task that lives keeps its slot",
+        4,
+        RECOVER,
+        "if status is TaskStatus.STOPPED:",
+        "if status is not TaskStatus.MISSING:",
+    ),
+    Guard(
+        "rule 5: MISSING is not STOPPED",
+        5,
+        RECOVER,
+        "if status is TaskStatus.STOPPED:",
+        "if status is not TaskStatus.ALIVE:",
+    ),
+    Guard(
+        "rule 5: MISSING is proof only after 65 minutes",
+        5,
+        RECOVER,
+        "if now - slot.missing_since > limits.MISSING_IS_PROOF_S:",
+        "if now > slot.missing_since:",
+    ),
+    Guard(
+        "rule 5: a task that is seen again was not missing",
+        5,
+        RECOVER,
+        "seen_again: list[Verdict] = [Missing(slot, 0.0)] if slot.missing_since else []",
+        "seen_again: list[Verdict] = []",
+    ),
+    Guard(
+        "rule 5: a beat begins the hour anew",
+        5,
+        RECOVER,
+        "if not slot.missing_since or slot.seen_at > slot.missing_since:",
+        "if not slot.missing_since:",
+    ),
+    Guard(
+        "rule 6: a generation grows",
+        6,
+        KEYS,
+        "max(lease.generation + 1, int(now))",
+        "lease.generation",
+    ),
+    Guard(
+        "rule 6: a generation grows though the clock is behind",
+        6,
+        KEYS,
+        "max(lease.generation + 1, int(now))",
+        "int(now)",
+    ),
+    Guard(
+        "rule 6: a generation keeps up with the clock",
+        6,
+        KEYS,
+        "max(lease.generation + 1, int(now))",
+        "lease.generation + 1",
+    ),
+    Guard(
+        "rule 6: a new slot's generation starts at the clock", 6, KEYS, '"generation": int(now)}', '"generation": 1}'
+    ),
+    Guard(
+        "rule 7: the tick requeues the jobs of dead holders",
+        7,
+        TICK,
+        "for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _requeue_orphans, _scale):",
+        "for step in (_fit_the_cap, _look_at_the_doubtful, _scale):",
+    ),
+    Guard(
+        "rule 8: a holder of the slot's own generation lives",
+        8,
+        RECOVER,
+        "return slot is not None and slot.generation > holder.lease.generation",
+        "return slot is not None and slot.generation >= holder.lease.generation",
+    ),
+    Guard(
+        "rule 8: a slot that is not seen proves nothing",
+        8,
+        RECOVER,
+        "return slot is not None and slot.generation > holder.lease.generation",
+        "return slot is None or slot.generation > holder.lease.generation",
+    ),
+    Guard(
+        "rule 8: the holder that was found dead is the one that loses the job",
+        8,
+        FLEET,
+        "if job is None or job.status is not JobStatus.RUNNING or job.holder != orphan.holder:",
+        "if job is None or job.status is not JobStatus.RUNNING:",
+    ),
+    Guard(
+        "rule 8: an event requeues only the jobs of its own lease",
+        8,
+        TASK_STATE,
+        "if job.holder.lease == lease]",
+        "if job.holder]",
+    ),
+    Guard(
+        "rule 8: an event that frees nothing requeues nothing",
+        8,
+        TASK_STATE,
+        "    if not _gone(fleet, lease, stopped):\n        return\n",
+        "    _gone(fleet, lease, stopped)\n",
+    ),
+    Guard(
+        "rule 8: an event under a generation that is yet to be leased proves nothing",
+        8,
+        TASK_STATE,
+        "        return False  # the generation rises at release",
+        "        return True  # the generation rises at release",
+    ),
+    Guard(
+        "rule 8: a silent worker keeps its slot",
+        8,
+        RECOVER,
+        '[Stop(slot, "no beat from this worker")] if silent(slot, now) else []',
+        '[Release(slot, "no beat from this worker", False)] if silent(slot, now) else []',
+    ),
+    Guard(
+        "rule 9: a silent worker is stopped",
+        9,
+        RECOVER,
+        '[Stop(slot, "no beat from this worker")] if silent(slot, now) else []',
+        "[]",
+    ),
+    Guard(
+        "rule 9: a silent worker is looked at",
+        9,
+        RECOVER,
+        "return Inspect if slot.missing_since or late or silent(slot, now) else None",
+        "return Inspect if slot.missing_since or late else None",
+    ),
+    Guard(
+        "rule 9: a launch is looked at while its first beat is awaited",
+        9,
+        RECOVER,
+        "    if slot.state is SlotState.LAUNCHING:\n        return now - slot.launched_at",
+        "    if slot.state is SlotState.LAUNCHING:\n        return False and now - slot.launched_at",
+    ),
+    Guard(
+        "rule 9: a worker that beats is not stopped",
+        9,
+        RECOVER,
+        "    return now - slot.seen_at > limits.SILENT_S",
+        "    return True",
+    ),
+    Guard(
+        "rule 9: the loop beats",
+        9,
+        WORKER,
+        "        self._beat_at = now + self._settings.beat_s\n",
+        "        self._beat_at = now + 1e9\n",
+    ),
+    Guard(
+        "rule 10: a job that READY lanes leave waiting gets a launch",
+        10,
+        CAPACITY,
+        "if self.ready > 0 and self._now - max(job.queued_at, job.due_at) < limits.UNSERVED_S:",
+        "if self.ready > 0:",
+    ),
+    Guard(
+        "rule 11: a refusal that returns my op is success",
+        11,
+        CONTROL_TABLE,
+        "return reply.item if reply.accepted or (op and reply.item.get(keys.OP) == op) else None",
+        "return reply.item if reply.accepted else None",
+    ),
+    Guard(
+        "rule 11: an op is the writer's own",
+        11,
+        CONTROL_TABLE,
+        "(op and reply.item.get(keys.OP) == op)",
+        "(op and reply.item.get(keys.OP))",
+    ),
+    Guard(
+        "rule 11: a claim is repeated under its op",
+        11,
+        WORKER,
+        "job = self._table.claim(claim.job, claim.holder, self._clock.now(), claim.op)",
+        "job = self._table.claim(claim.job, claim.holder, self._clock.now(), self._clock.unique())",
+    ),
+    Guard(
+        "rule 11: a claim without an answer is repeated",
+        11,
+        WORKER,
+        "        if self._claim:\n            self._try(self._settle_claim, self._claim)\n",
+        "        self._claim = None\n",
+    ),
+    Guard(
+        "rule 12: a claim counts the attempt", 12, KEYS, '"attempt": queued.attempt + 1,', '"attempt": queued.attempt,'
+    ),
+    Guard(
+        "rule 12: attempts never restart",
+        12,
+        INTAKE,
+        "attempt=replacing.attempt if replacing else 0,",
+        "attempt=0,",
+    ),
+    Guard(
+        "rule 13: a run answers the messages that were sent before its end",
+        13,
+        ADMIT,
+        "    if job is not None and sent_at <= job.ended_at:\n",
+        "    if False and job:\n",
+    ),
+    Guard(
+        "rule 13: what counts is when a message was sent",
+        13,
+        INTAKE,
+        'sent_at = int(record["attributes"]["SentTimestamp"]) / 1000',
+        "sent_at = self.fleet.clock.now()",
+    ),
+    Guard(
+        "rule 14: the job is read before the cache is asked",
+        14,
+        INTAKE,
+        """            standing = self.fleet.table.job(accepted.key)
+            needs_cache = standing is None or standing.ended
+            cached = needs_cache and self.cache.has_all(_results(accepted))
+""",
+        """            cached = self.cache.has_all(_results(accepted))
+            standing = self.fleet.table.job(accepted.key)
+""",
+    ),
+    Guard(
+        "rule 14: an active run is joined",
+        14,
+        ADMIT,
+        "    if job is not None and not job.ended:\n        return Attach(job)\n",
+        "",
+    ),
+    Guard(
+        "rule 15: a slot above the cap is no candidate",
+        15,
+        CAPACITY,
+        "not s.retire and s.id.number < pool.cap",
+        "not s.retire",
+    ),
+    Guard(
+        "rule 15: the tick marks the slots above the cap",
+        15,
+        TICK,
+        "        fleet.table.retire(mark.slot, mark.retire)",
+        "        pass",
+    ),
+    Guard(
+        "rule 15: a raised cap takes the marks back",
+        15,
+        RECOVER,
+        "for s in slots if s.retire != (s.id.number >= pool.cap)]",
+        "for s in slots if not s.retire and s.id.number >= pool.cap]",
+    ),
+    Guard(
+        "rule 15: a worker on a retiring slot takes no job",
+        15,
+        WORKER,
+        "self._flags.leave or self._flags.retire or too_old)",
+        "self._flags.leave or too_old)",
+    ),
+    Guard(
+        "rule 15: a mark outlives the release",
+        15,
+        KEYS,
+        '("arn", "launch", "for_job", "leased_at", "launched_at", "seen_at", "missing_since", "leave"),',
+        '("arn", "launch", "for_job", "leased_at", "launched_at", "seen_at", "missing_since", "leave", "retire"),',
+    ),
+    Guard(
+        "rule 16: a task that never beat is not replaced at once",
+        16,
+        RECOVER,
+        "    return slot.state is SlotState.LAUNCHING\n",
+        "    return False\n",
+    ),
+    Guard(
+        "rule 16: a task that had beaten is replaced at once",
+        16,
+        RECOVER,
+        "    return slot.state is SlotState.LAUNCHING\n",
+        "    return True\n",
+    ),
+    Guard(
+        "rule 16: failures that ECS names are not tried again at once",
+        16,
+        FLEET,
+        'f"RunTask failed: {reason}", failed=True, strikes=strikes)',
+        'f"RunTask failed: {reason}", failed=False, strikes=strikes)',
+    ),
+    Guard(
+        "rule 16: a pool that backs off launches nothing",
+        16,
+        CAPACITY,
+        "    if now < pause.until:\n",
+        "    if False:\n",
+    ),
+    Guard(
+        "rule 16: each failure waits longer",
+        16,
+        CAPACITY,
+        "limits.BACKOFF_FIRST_S, limits.BACKOFF_MAX_S, strikes, jitter)",
+        "limits.BACKOFF_FIRST_S, limits.BACKOFF_MAX_S, 0, jitter)",
+    ),
+    Guard(
+        "rule 17: the tick resends what was leased",
+        17,
+        RECOVER,
+        "return Resend if unresolved(slot, now) else None",
+        "return None",
+    ),
+    Guard(
+        "rule 17: nothing is sent for a slot that is not held",
+        17,
+        FLEET,
+        "fresh.lease != slot.lease or not fresh.held or fresh.arn:",
+        "fresh.arn:",
+    ),
+)
+
+
+OWN: Final = (
+    Guard(
+        "worker: a refused beat ends it",
+        0,
+        WORKER,
+        "        if flags is None:\n            raise FenceLost\n        self._flags = flags\n",
+        "        self._flags = flags or Flags()\n",
+    ),
+    Guard(
+        "worker: whoever leaves kills its jobs' processes",
+        0,
+        WORKER,
+        '            for lane in self._lanes.values():\n                lane.kill()\n        self._log("leaving"',
+        '            pass\n        self._log("leaving"',
+    ),
+    Guard(
+        "worker: a job that is lost has its process killed",
+        0,
+        WORKER,
+        "            lane.kill()\n            self._free(number)",
+        "            self._free(number)",
+    ),
+    Guard(
+        "worker: a job that is lost is noticed",
+        0,
+        WORKER,
+        "return standing is not None and _same_attempt(standing, lane.job)",
+        "return True",
+    ),
+    Guard(
+        "worker: a process dies before its end is written",
+        0,
+        WORKER,
+        "        lane.kill()\n        now, jitter =",
+        "        now, jitter =",
+    ),
+    Guard(
+        "worker: a process dies before its job is given back",
+        0,
+        WORKER,
+        "                lane.kill()\n                outcome = recover.interrupted",
+        "                outcome = recover.interrupted",
+    ),
+    Guard(
+        "worker: a job that ended with the signal is not given back",
+        0,
+        WORKER,
+        """                self._hear(lane)
+            if not lane.ending:
+                lane.kill()""",
+        """                lane.kill()""",
+    ),
+    Guard(
+        "worker: nothing is claimed without a beat that was accepted lately",
+        0,
+        WORKER,
+        "if self.serving and self._vouched_for and not self._claim:",
+        "if self.serving and not self._claim:",
+    ),
+    Guard(
+        "worker: one claim at a time",
+        0,
+        WORKER,
+        "if self.serving and self._vouched_for and not self._claim:",
+        "if self.serving and self._vouched_for:",
+    ),
+    Guard(
+        "worker: a worker that leaves claims nothing",
+        0,
+        WORKER,
+        "if self.serving and self._vouched_for and not self._claim:",
+        "if self._vouched_for and not self._claim:",
+    ),
+    Guard(
+        "worker: nobody leaves with a job in hand",
+        0,
+        WORKER,
+        "        if self._lanes or self._claim:\n            return None\n        if not self.serving:",
+        "        if not self.serving:",
+    ),
+    Guard(
+        "worker: a job whose process does not start does not stay in its lane",
+        0,
+        WORKER,
+        '            self._end(lane, Failure("internal: the job\'s process could not be started", False))\n',
+        "",
+    ),
+    Guard(
+        "worker: an attempt that takes too long is ended",
+        0,
+        WORKER,
+        "elif elapsed_s > lane.job.request.timeout_s:",
+        "elif False:",
+    ),
+    Guard(
+        "intake: a message that could not be settled is reported back",
+        0,
+        INTAKE,
+        "                unsettled.append(message_id)\n",
+        "",
+    ),
+    Guard(
+        "intake: a refused message is kept",
+        0,
+        INTAKE,
+        '            self.rejects.reject(record["body"], str(reason), record["messageId"])\n',
+        "",
+    ),
+    Guard(
+        "task_state: an event that could not be settled is reported back",
+        0,
+        TASK_STATE,
+        '            unsettled.append(record["messageId"])\n',
+        "",
+    ),
+    Guard(
+        "table: jobs and slots are read consistently",
+        0,
+        DYNAMO,
+        "Key=_pack(key), ConsistentRead=True)",
+        "Key=_pack(key), ConsistentRead=False)",
+    ),
+)
+
+GUARDS: Final = (*CLAUSES, *RULES, *OWN)
