@@ -40,6 +40,8 @@ SILENT_S: Final = 120
 SILENT_LAUNCHING_S: Final = 300
 RESEND_AFTER_S: Final = 20
 """A LAUNCHING slot without an ARN is left to its own sender for this long; then the tick sends the token again."""
+UNRESOLVED_ALARM_S: Final = 3_600
+"""A launch without an answer for this long is said aloud at every tick: a person should look before the token dies."""
 MISSING_IS_PROOF_S: Final = 65 * 60
 UNSERVED_S: Final = 120
 """A job that waits this long beside free READY lanes is not served by them and gets a launch of its own."""
@@ -112,3 +114,4 @@ assert QUEUE_VISIBILITY_S >= 6 * DECIDER_TIMEOUT_S, "AWS asks for six times the 
 assert QUEUE_RETENTION_S < FINISHED_JOB_TTL_S, "a redelivered message finds the run that answers it"
 assert DECIDER_TIMEOUT_S > 2 * LOOK_BUDGET_S, "a tick that looks for as long as it may still scales"
 assert MISSING_IS_PROOF_S < ECS_CALL_TOKEN_LIFE_S
+assert 4 * UNRESOLVED_ALARM_S < ECS_CALL_TOKEN_LIFE_S, "a person has most of a day"

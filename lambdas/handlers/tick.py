@@ -47,6 +47,9 @@ def _look_at_the_doubtful(fleet: Fleet, pool: Pool) -> None:
     if recover.all_silent(slots, began_at):
         fleet.log("wait", pool=pool.name, reason="no worker has beaten lately; the table may have been out of reach")
         doubts = [doubt for doubt in doubts if isinstance(doubt, recover.Resend)]
+    for slot in recover.overdue(slots, began_at):
+        reason = "RunTask has had no answer for an hour; see why before a day has passed, when ECS forgets its token"
+        fleet.log("alarm", lease=str(slot.lease), leased_at=slot.leased_at, reason=reason)
     by_cluster: dict[str, list[Slot]] = {}
     for slot in _known(fleet, doubts, began_at):
         by_cluster.setdefault(launch.cluster_of(slot.launch), []).append(slot)

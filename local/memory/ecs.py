@@ -81,6 +81,7 @@ class MemoryEcs:
                 named = [earlier.task.arn] if earlier.task else []
                 return decide.refused("ConflictException", "the token was used with other parameters", named)
             return _answer(earlier.task)
+        self.forgotten += earlier is not None
         task = self._create(cluster, str(lease), now)
         self._tokens[token] = _Answered(launch, task, now)
         if task:

@@ -25,6 +25,7 @@ DECISIONS: Final = (
     "log requeue Requeue",
     "log requeue GiveUp",
     "log stop",
+    "log alarm",
     "log ignore",
     "log claimed",
     "log job lost",

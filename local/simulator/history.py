@@ -61,6 +61,9 @@ LEAVES_S: Final = 15.0
 LIKELY: Final = {READS: 0.4, WRITES: 1.0, TABLE_WRITES: 1.0, RUN_TASK: 5.0, DESCRIBE: 5.0}
 """How likely a call goes wrong, next to a write of the table: there are many reads, and few launches."""
 
+EARLY_WORD: Final = 0.1
+"""How often a state before STOPPED is told as well, rule or no rule."""
+
 STALE_S: Final = 60.0
 """How long DescribeTasks may lag."""
 
@@ -272,6 +275,8 @@ class History:
     def _hear_log(self, process: Process, event: str, **fields: object) -> None:
         detail = fields.get("decision") or fields.get("outcome")
         self.truth.seen[f"log {event} {detail}" if detail else f"log {event}"] += 1
+        if event == "leaving" and "not ours" not in str(fields["reason"]):
+            self.truth.left(process)
         if "error" in fields and not any(word in str(fields["error"]) for word in WORLDLY):
             raise Violation("ERROR", f"{process.name} met {fields['error']} in {event!r} {fields}")
         if self.world.lines is not None:
@@ -322,6 +327,9 @@ class History:
                 world.after(self.plan.cold_start_s * random.uniform(0.7, 1.3), partial(self._start, task))
         elif task.status is Status.PROVISIONING:
             world.after(random.uniform(1.0, 5.0), partial(self._stop_for_good, task))
+        elif task.status is Status.DEPROVISIONING:
+            if random.random() < EARLY_WORD:
+                self._tell(task)
         elif task.status is Status.RUNNING and task.stopping:
             worker = self.workers[task.arn]
             world.log(worker.name, "SIGTERM", task.reason)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Protocol
 
 from fleetcap import keys, limits
@@ -20,6 +21,9 @@ CONFIGURED_WITHIN_S: Final = 300.0
 UNDER_WAY_S: Final = 75.0
 """How long the write of a run's end may be under way. A message that is sent meanwhile joins that run, but should SQS
 deliver it once more, its time lies after the end as written: it may get a run of its own then."""
+
+
+BEGINS_WITHIN_S: Final = 240.0
 
 
 class Violation(BaseException):
@@ -45,6 +49,8 @@ class Owner:
     process: Process
     holder: Holder
     attempt: int
+    began: bool = False
+    """Whether the job's process was started."""
 
 
 @dataclass
@@ -83,6 +89,7 @@ class Truth:
     seen: Counter[str] = field(default_factory=Counter)
     owners: dict[str, Owner] = field(default_factory=dict)
     children: dict[str, list[LiveChild]] = field(default_factory=dict)
+    attempts: dict[str, int] = field(default_factory=dict)
     runs: dict[str, list[Run]] = field(default_factory=dict)
     sent: dict[str, list[float]] = field(default_factory=dict)
     workers: dict[Process, Worker] = field(default_factory=dict)
@@ -173,8 +180,12 @@ class Truth:
         standing = self.owners.get(job.key)
         if standing:
             raise Violation("ONE-RUN", f"{job.key} was claimed for {job.holder} while it was {standing.holder}'s")
+        if job.attempt <= self.attempts.get(job.key, 0):
+            raise Violation("FENCE", f"attempt {job.attempt} of {job.key} was claimed a second time")
+        self.attempts[job.key] = job.attempt
         self._work_conserving(job.key, job.due_at, author)
-        self.owners[job.key] = Owner(author, job.holder, job.attempt)
+        owner = self.owners[job.key] = Owner(author, job.holder, job.attempt)
+        self.world.after(BEGINS_WITHIN_S, partial(self._must_have_begun, job.key, owner, self.world.now))
         waited_s = self.world.now - (self.runs[job.key][-1].put_at if job.attempt == 1 else job.due_at)
         if job.attempt == 1 and self.pick_up_bound_s and waited_s > self.pick_up_bound_s:
             raise Violation("LIVE", f"{job.key} was picked up after {waited_s:.0f} s beside free slots")
@@ -183,6 +194,13 @@ class Truth:
             raise Violation("LIVE", f"{job.key} was picked up {self.world.now - since:.0f} s after the trouble")
         if worker := self.workers.get(author):
             worker.busy += 1
+
+    def _must_have_begun(self, key: str, owner: Owner, claimed_at: float) -> None:
+        """A claim that its worker never learns of would wait for as long as that worker lives."""
+        process = owner.process
+        hindered = process.dead or max(process.frozen_until, process.cut_until) > claimed_at
+        if self.owners.get(key) is owner and not owner.began and not hindered:
+            raise Violation("LIVE", f"{owner.holder} claimed {key} and did not begin within {BEGINS_WITHIN_S:.0f} s")
 
     def _work_conserving(self, key: str, due_at: float, author: Process) -> None:
         if not self.idle_bound_s or key not in self.visible_at:
@@ -261,6 +279,14 @@ class Truth:
         if any(other.alive for other in others):
             raise Violation("ONE-RUN", f"{key} runs twice at once")
         others.append(child)
+        if owner := self.owners.get(key):
+            owner.began = True
+
+    def left(self, author: Process) -> None:
+        """A worker leaves of its own will."""
+        for key, owner in self.owners.items():
+            if owner.process is author:
+                raise Violation("LIVE", f"{author.name} left with {key} in hand")
 
     # --- the end
 

@@ -135,6 +135,18 @@ def test_a_launch_that_has_no_answer_for_hours_keeps_its_slot(world: World) -> N
     assert len(world.ecs.tasks) == 1
 
 
+def test_a_launch_that_has_no_answer_for_an_hour_raises_the_alarm_at_every_tick(world: World) -> None:
+    world.queue()
+    unheard = world.fleet(Silent(world.ecs))
+    tick.handle(unheard)
+    world.ticks(unheard, HOUR_S)
+    assert world.log.of("alarm") == []
+    world.ticks(unheard, 3 * limits.TICK_PERIOD_S)
+    alarms = world.log.of("alarm")
+    assert len(alarms) >= 2
+    assert {alarm["lease"] for alarm in alarms} == {str(world.slot().lease)}
+
+
 def test_the_first_answer_to_a_launch_resolves_it_however_late(world: World) -> None:
     world.queue()
     tick.handle(world.fleet(Silent(world.ecs)))

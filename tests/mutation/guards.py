@@ -224,6 +224,13 @@ RULES: Final = (
         "        if isinstance(answer := self.launch(fresh.lease, fresh.launch, fresh.strikes), Started):",
     ),
     Guard(
+        "rule 1: a launch without an answer for an hour raises the alarm",
+        1,
+        RECOVER,
+        " and now - slot.leased_at > limits.UNRESOLVED_ALARM_S]",
+        " and now - slot.leased_at > limits.ECS_CALL_TOKEN_LIFE_S]",
+    ),
+    Guard(
         "rule 1: a task that turns out to live under a freed slot is stopped",
         1,
         FLEET,

@@ -45,6 +45,7 @@ def test_a_large_burst_breaks_no_invariant_and_fills_the_cap() -> None:
 
 RARE: Final = {
     "a token had been forgotten",
+    "log alarm",
     "log late answer",
     "log requeue GiveUp",
     "refused beat: the recorded task is none or this one",

@@ -118,6 +118,11 @@ def silent(slot: Slot, now: float) -> bool:
     return now - slot.seen_at > limits.SILENT_S
 
 
+def overdue(slots: Iterable[Slot], now: float) -> list[Slot]:
+    """The launches that have had no answer for so long that a person should look. They are asked about all the same."""
+    return [slot for slot in slots if unresolved(slot, now) and now - slot.leased_at > limits.UNRESOLVED_ALARM_S]
+
+
 def all_silent(slots: Iterable[Slot], now: float) -> bool:
     """Several workers, and none has beaten lately: that is the table's silence rather than theirs, for a while."""
     beats = [slot.seen_at for slot in slots if slot.state is SlotState.READY]
