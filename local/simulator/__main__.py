@@ -96,14 +96,13 @@ def main(
         raise typer.Exit(_tell(run(plan_of(seed), tracing=True)))
     begin = random.randrange(1 << 32) if start is None else start
     total = _search(begin, count, larges, jobs, first)
-    broken: list[Found] = []
     if not first:
         _report(total)
-        broken = _explore(jobs) if scopes else []
-        if total.violations:
-            _tell(run(plan_of(total.violations[0][0]), tracing=True))
     for found, text in total.violations[:VIOLATIONS_MAX]:
         console.print(f"seed {found}: {text}")
+    if total.violations and not first:
+        _tell(run(plan_of(total.violations[0][0]), tracing=True))
+    broken = _explore(jobs) if scopes and not first else []
     violations = len(total.violations) + len(broken)
     console.print(f"seeds {begin} to {begin + count - 1}: {total.histories:,} histories, {violations} violations")
     raise typer.Exit(bool(violations))
