@@ -39,9 +39,9 @@ test: check  ## everything: style, types, all tests
 	pytest -q -n 2 -m "not cloud" tests
 	pytest -q -m cloud tests
 
-quick: $(READY)  ## the two-minute inner loop: style, types, tests without the embedded cloud
+quick: $(READY)  ## the two-minute inner loop: style, types, tests without the embedded cloud and long searches
 	ruff check . && ruff format --check . && mypy
-	pytest -q -n 2 -m "not cloud" tests
+	pytest -q -n 2 -m "not cloud and not long" tests
 
 SEED ?=
 COUNT ?= 100000

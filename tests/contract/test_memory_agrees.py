@@ -357,6 +357,7 @@ def all_items(client: DynamoDBClient, table: str) -> Iterator[keys.Item]:
         yield {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
 
 
+@pytest.mark.long
 def test_memory_and_dynamodb_answer_every_operation_alike_and_end_alike(client: DynamoDBClient) -> None:
     met: Met = Counter()
     bounded = settings(

@@ -30,6 +30,7 @@ FIXED: Final = 2_500
 FRESH: Final = 1_000
 
 
+@pytest.mark.long
 def test_no_fresh_seed_breaks_an_invariant() -> None:
     """`make simulate SEED=n` replays what this finds."""
     begin = random.randrange(1 << 32)  # noqa: S311 - new ground each time
@@ -57,6 +58,7 @@ RARE: Final = {
 """Branches that so few histories take that these need not; `make simulate` runs enough for them."""
 
 
+@pytest.mark.long
 def test_no_fixed_seed_breaks_an_invariant_and_they_take_every_branch_but_the_rare() -> None:
     total = tally(list(range(FIXED)))
     assert total.violations == []

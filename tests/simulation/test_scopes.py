@@ -20,6 +20,7 @@ def within(scope: type[Scope], crashes: int, faults: int) -> type[Scope]:
     return type(scope.__name__, (scope,), {"budget": Budget(crashes, faults)})
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "scope",
     [within(TwoDeciders, 1, 1), within(AmbiguousLaunch, 0, 0), within(StoppedTwice, 0, 0), within(TwoWorkers, 1, 0)],
