@@ -64,6 +64,9 @@ LIKELY: Final = {READS: 0.4, WRITES: 1.0, TABLE_WRITES: 1.0, RUN_TASK: 5.0, DESC
 EARLY_WORD: Final = 0.1
 """How often a state before STOPPED is told as well, rule or no rule."""
 
+CALM_AFTER_S: Final = 200.0
+"""How long what was begun in bad times may still be under way."""
+
 STALE_S: Final = 60.0
 """How long DescribeTasks may lag."""
 
@@ -125,9 +128,12 @@ class History:
         truth.ecs = self.ecs = MemoryEcs(lambda: self.world.now, self._task_changed)
         truth.cap = plan.cap
         if plan.faultless:
-            truth.idle_bound_s = 2 * 1.2 * plan.look_s + 1.0
             lanes_enough = len({each.job.key for each in plan.messages if each.job}) <= plan.cap
             truth.pick_up_bound_s = plan.cold_start_s * 1.5 + LEAVES_S + 10.0 if lanes_enough else 0.0
+        if plan.lifetime_s == limits.LIFETIME_S and len(plan.caps) == 1:  # nobody is asked to leave its lanes empty
+            round_s = max(plan.look_s, plan.supervise_s if plan.lanes > 1 else 0.0)
+            truth.idle_bound_s = 2 * 1.2 * round_s + 1.0 + 12 * plan.latency_s + 2 * plan.skew_s
+            truth.calm_from = BEGAN_AT if plan.faultless else self.calm_at + CALM_AFTER_S
         truth.live_within_s = plan.live_within_s and plan.live_within_s + plan.cold_start_s * 1.5 + LEAVES_S
         self.items = WatchedItems(self.world, truth, self._lag)
         self.read = remembering()

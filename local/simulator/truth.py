@@ -100,6 +100,9 @@ class Truth:
     open_jobs: int = 0
     visible_at: dict[str, float] = field(default_factory=dict)
     idle_bound_s: float = 0.0
+    """How long a free lane may leave a job that the index shows; 0: not judged."""
+    calm_from: float = 0.0
+    """Since when nothing goes wrong any more."""
     pick_up_bound_s: float = 0.0
     """How late a first claim may come; 0: not judged."""
     live_within_s: float = 0.0
@@ -205,7 +208,7 @@ class Truth:
     def _work_conserving(self, key: str, due_at: float, author: Process) -> None:
         if not self.idle_bound_s or key not in self.visible_at:
             return
-        since = max(self.visible_at[key], due_at)
+        since = max(self.visible_at[key], due_at, self.calm_from)
         for worker in self.workers.values():
             if (
                 worker.process is author
@@ -213,6 +216,8 @@ class Truth:
                 or worker.busy >= self.lanes
                 or worker.process.draining
             ):
+                continue
+            if max(worker.process.frozen_until, worker.process.cut_until) > self.calm_from:
                 continue
             idle_s = self.world.now - max(since, worker.idle_since)
             if idle_s > self.idle_bound_s:
