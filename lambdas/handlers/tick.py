@@ -16,7 +16,7 @@ from handlers.log import log
 def handle(fleet: Fleet) -> None:
     """One pass. It holds no state, may be killed anywhere, and two of them may run at once."""
     for pool in fleet.pools.values():
-        for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _requeue_orphans, _scale):
+        for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _scale):
             try:
                 step(fleet, pool)
             except Exception as error:  # neither the next step nor the next pool must suffer; the next tick tries again
@@ -33,7 +33,7 @@ def _fit_the_cap(fleet: Fleet, pool: Pool) -> None:
 
 
 def _requeue_orphans(fleet: Fleet, pool: Pool) -> None:
-    """Jobs whose holder is dead go back: after a lost event or a crash, and once more for what this tick released."""
+    """Jobs whose holder is dead go back: after a lost event or a crash, and after what this tick released."""
     running = fleet.table.running(pool)
     if running:
         fleet.requeue(recover.orphans(running, fleet.table.slots(pool.name)), "its worker is gone")
@@ -41,6 +41,7 @@ def _requeue_orphans(fleet: Fleet, pool: Pool) -> None:
 
 def _look_at_the_doubtful(fleet: Fleet, pool: Pool) -> None:
     """Launches without a known task are resolved, late and silent workers are looked at, for a bounded time."""
+    released = False
     slots = fleet.table.slots(pool.name)
     began_at = fleet.clock.now()
     doubts = recover.doubtful(slots, began_at)
@@ -57,9 +58,12 @@ def _look_at_the_doubtful(fleet: Fleet, pool: Pool) -> None:
         words = fleet.tasks.describe(cluster, [slot.arn for slot in known])
         for slot in known:
             try:
-                fleet.settle(slot, words[slot.arn])
+                released |= fleet.settle(slot, words[slot.arn])
             except Exception as error:  # the others must not wait for it
+                released = True  # perhaps: only the answer may have been lost
                 fleet.log("not settled", lease=str(slot.lease), error=repr(error))
+    if released:
+        _requeue_orphans(fleet, pool)
 
 
 def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect], began_at: float) -> Iterator[Slot]:

@@ -401,8 +401,8 @@ RULES: Final = (
         "rule 7: the tick requeues the jobs of dead holders",
         7,
         TICK,
-        "for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _requeue_orphans, _scale):",
-        "for step in (_fit_the_cap, _look_at_the_doubtful, _scale):",
+        "    if running:\n",
+        "    if not running:\n",
     ),
     Guard(
         "rule 8: a holder of the slot's own generation lives",
