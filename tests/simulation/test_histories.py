@@ -99,7 +99,7 @@ def test_a_broken_guard_is_found_made_small_and_told(monkeypatch: pytest.MonkeyP
     assert small.violation
     assert failed.violation.invariant == small.violation.invariant == "ONE-RUN"
     assert len(small.plan.messages) == 1
-    assert small.plan.troubles == ()
+    assert len(small.plan.troubles) <= min(len(failed.plan.troubles), 1)
     assert small.faults <= failed.faults
     assert [line.outcome for line in small.lines if line.who == "truth"] == ["VIOLATION"]
     assert any(line.what.startswith(("requeue JOB#", "finish JOB#")) for line in small.lines)
