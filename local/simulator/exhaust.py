@@ -56,10 +56,11 @@ class Middle(Random):
 
 @dataclass(frozen=True)
 class Budget:
-    """How much may go wrong on one path."""
+    """How much may go wrong on one path: processes that die, calls without an answer, and both together."""
 
     crashes: int
     faults: int
+    mishaps: int
 
 
 class Scope(History):
@@ -75,7 +76,7 @@ class Scope(History):
     def __init__(self, tracing: bool = False) -> None:
         super().__init__(self.scene, tracing)
         self.truth.idle_bound_s = self.truth.pick_up_bound_s = 0.0
-        self.crashes, self.faults_left = self.budget.crashes, self.budget.faults
+        self.crashes, self.faults_left, self.mishaps = self.budget.crashes, self.budget.faults, self.budget.mishaps
         self.waiting: dict[str, Explored] = {}
         self.told: dict[str, int] = {}
         self.chosen = Choice()
@@ -127,6 +128,8 @@ class Scope(History):
     def _of(self, explored: Explored) -> Iterator[Choice]:
         name = explored.process.name
         yield Choice(name)
+        if not self.mishaps:
+            return
         write = explored.kinds is not READS
         if self.crashes:
             yield Choice(name, Fault.CRASH_BEFORE)
@@ -169,7 +172,7 @@ class Scope(History):
         items = tuple(repr(item) for item in self.items.all())
         answers = tuple(sorted(self.told.items()))
         children = tuple((key, child.alive) for key, started in self.truth.children.items() for child in started)
-        rest = (self.crashes, self.faults_left, len(self.truth.cached), tuple(self.rejected))
+        rest = (self.crashes, self.faults_left, self.mishaps, len(self.truth.cached), tuple(self.rejected))
         return hash((world.now, items, tasks, due, processes, answers, children, rest))
 
     def abandon(self) -> None:
@@ -249,6 +252,7 @@ class Explored(Calls):
                 return answer
             case Fault.CRASH_BEFORE | Fault.CRASH_AFTER:
                 scope.crashes -= 1
+                scope.mishaps -= 1
                 self._note(what, str(choice.fault))
                 if choice.fault is Fault.CRASH_AFTER:
                     self.carry_out(what, effect)
@@ -259,6 +263,7 @@ class Explored(Calls):
             case Fault.LANDS_LATE:
                 process.world.after(choice.late_s, partial(self._land, what, effect))
         scope.faults_left -= 1
+        scope.mishaps -= 1
         self._note(what, str(choice.fault))
         self._remember(str(choice.fault))
         raise NoAnswer(choice.fault.name)

@@ -50,7 +50,7 @@ WORKERS_TROUBLES: Final = frozenset(
 )
 LONG: Final = frozenset({Trouble.EVENTS_LATE, Trouble.NO_TICKS, Trouble.BLACKOUT})
 
-JOBS: Final = (*(1,) * 12, *(2,) * 10, *(3,) * 4, 4, 5, 6, 12)
+JOBS: Final = (*(1,) * 15, *(2,) * 9, *(3,) * 3, 4, 6, 12)
 """How many jobs a small history has: what breaks with many mostly breaks with few, and few are quick."""
 
 RARELY: Final = 0.04
@@ -146,9 +146,9 @@ def plan(seed: int) -> Plan:
     if kind < 2 * SELDOM:
         return _single(seed, random)
     cap = random.choice((1, 1, 2, 2, 3, 4))
-    spread_s = random.choice((0.0, 0.0, 5.0, 60.0, 300.0))
+    spread_s = random.choice((0.0, 0.0, 0.0, 5.0, 30.0, 200.0))
     jobs = _jobs(random, random.choice(JOBS))
-    calm_at = spread_s + random.choice((60.0, 200.0, 400.0, 900.0))
+    calm_at = spread_s + random.choice((60.0, 60.0, 120.0, 300.0, 600.0))
     rate = random.choice((0.0, 0.01, 0.03, 0.06, 0.15))
     kinds = list(Fault)
     chosen = kinds if random.random() < OFTEN else random.sample(kinds, random.randint(1, 5))
@@ -177,9 +177,9 @@ def plan(seed: int) -> Plan:
         latency_s=random.choice((0.02, 0.02, 0.5, 3.0)),
         lag_s=random.choice((0.0, 0.2, 0.2, 3.0, 30.0, 90.0)),
         skew_s=random.choice((0.0, 0.0, 0.5, 5.0, 20.0)),
-        idle_exit_s=random.choice((5.0, 5.0, 12.0, 30.0)),
-        look_s=random.choice((limits.LOOK_S, *(6.0,) * 7)),
-        supervise_s=random.choice((limits.SUPERVISE_S, *(20.0,) * 24)),
+        idle_exit_s=random.choice((5.0, 5.0, 5.0, 12.0, 30.0)),
+        look_s=random.choice((limits.LOOK_S, *(6.0,) * 14)),
+        supervise_s=random.choice((limits.SUPERVISE_S, *(20.0,) * 39)),
         lifetime_s=random.choice((limits.LIFETIME_S, limits.LIFETIME_S, 60.0, 200.0)),
     )
 

@@ -25,7 +25,7 @@ class TwoDeciders(Scope):
 
     title = "2 deciders × cap 1 × 2 jobs"
     scene = _plan(1, "a", "b")
-    budget = Budget(crashes=2, faults=1)
+    budget = Budget(crashes=2, faults=1, mishaps=3)
 
     def begin(self) -> None:
         self.create_slots()
@@ -40,7 +40,7 @@ class AmbiguousLaunch(Scope):
     title = "an ambiguous launch × the tick × STOPPED"
     scene = _plan(1, "a")
     until_s = 45.0
-    budget = Budget(crashes=1, faults=1)
+    budget = Budget(crashes=1, faults=1, mishaps=1)
 
     def begin(self) -> None:
         self.create_slots()
@@ -89,7 +89,7 @@ class StoppedTwice(WithWorkers):
     title = "STOPPED × the same event again × the tick × a death"
     scene = _plan(1, "a")
     until_s = 20.0
-    budget = Budget(crashes=1, faults=1)
+    budget = Budget(crashes=1, faults=1, mishaps=1)
 
     def begin(self) -> None:
         message = self.message(0)
@@ -115,7 +115,7 @@ class TwoWorkers(WithWorkers):
     title = "2 workers × 1 job × a redelivery × a death"
     scene = _plan(2, "a")
     until_s = 1.0
-    budget = Budget(crashes=1, faults=1)
+    budget = Budget(crashes=1, faults=1, mishaps=1)
 
     def begin(self) -> None:
         message = self.message(0)

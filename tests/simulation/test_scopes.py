@@ -17,7 +17,7 @@ ANYTHING: Final = keys.Condition("anything", "attribute_exists(#pk) OR attribute
 
 def within(scope: type[Scope], crashes: int, faults: int) -> type[Scope]:
     """The scope with less that may go wrong on one path."""
-    return type(scope.__name__, (scope,), {"budget": Budget(crashes, faults)})
+    return type(scope.__name__, (scope,), {"budget": Budget(crashes, faults, crashes + faults)})
 
 
 @pytest.mark.long

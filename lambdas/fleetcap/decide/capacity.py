@@ -61,11 +61,12 @@ def backoff(slots: Sequence[Slot], now: float) -> Backoff:
     A launch without an answer is never given up, but while there is one, the next is tried only minutes later: what
     is wrong with it may well be wrong with all.
     """
-    forgotten = max((slot.ready_at for slot in slots), default=0.0)
-    failed = [s for s in slots if s.failed_at > max(forgotten, now - limits.STRIKES_REMEMBERED_S)]
+    forgotten = max([slot.ready_at for slot in slots], default=0.0)
+    remembered = max(forgotten, now - limits.STRIKES_REMEMBERED_S)
+    failed = [s for s in slots if s.failed_at > remembered]
     unanswered = [s for s in slots if unresolved(s, now) and s.leased_at > forgotten]
     until = [s.retry_at for s in failed] + [s.leased_at + limits.BACKOFF_MAX_S for s in unanswered]
-    strikes = max((s.strikes for s in failed), default=0)
+    strikes = max([s.strikes for s in failed], default=0)
     reason = f"launches failed {strikes} times in a row" if strikes else "a launch has had no answer yet"
     return Backoff(max(strikes, min(len(unanswered), 1)), max(until, default=0.0), reason)
 
