@@ -128,8 +128,10 @@ class History:
         truth.ecs = self.ecs = MemoryEcs(lambda: self.world.now, self._task_changed)
         truth.cap = plan.cap
         if plan.faultless:
-            lanes_enough = len({each.job.key for each in plan.messages if each.job}) <= plan.cap
-            truth.pick_up_bound_s = plan.cold_start_s * 1.5 + LEAVES_S + 10.0 if lanes_enough else 0.0
+            count = len({each.job.key for each in plan.messages if each.job})
+            displaced_s = limits.TICK_PERIOD_S if count > 1 else 0.0  # by a job of a higher priority
+            bound_s = plan.cold_start_s * 1.5 + LEAVES_S + 10.0 + displaced_s
+            truth.pick_up_bound_s = bound_s if count <= plan.cap else 0.0
         if plan.lifetime_s == limits.LIFETIME_S and len(plan.caps) == 1:  # nobody is asked to leave its lanes empty
             round_s = max(plan.look_s, plan.supervise_s if plan.lanes > 1 else 0.0)
             truth.idle_bound_s = 2 * 1.2 * round_s + 1.0 + 12 * plan.latency_s + 2 * plan.skew_s
