@@ -279,21 +279,20 @@ class Found:
     steps: int = 0
     violation: Violation | None = None
     lines: list[Line] = field(default_factory=list)
-    collected: int = 0
 
 
-def explore(kind: type[Scope], tell: Callable[[Found], object] = lambda _: None) -> Found:
-    """Try every path of a scope, up to the first violation. `tell` hears how far it is."""
+def explore(kind: type[Scope]) -> Found:
+    """Try every path of a scope, up to the first violation."""
     found = Found(kind.title)
+    collected = 0
     seen: set[int] = set()
     paths: list[tuple[Choice, ...]] = [()]
     with rare_garbage() as collect:
         while paths and not found.violation:
             _follow(kind, paths.pop(), paths, seen, found)
-            if found.steps // GARBAGE_STEPS > found.collected:
-                found.collected += 1
+            if found.steps // GARBAGE_STEPS > collected:
+                collected += 1
                 collect()
-                tell(found)
     return found
 
 

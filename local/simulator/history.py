@@ -83,7 +83,6 @@ class Result:
     seen: Counter[str]
     lines: list[Line] = field(default_factory=list)
     peak: int = 0
-    launched: int = 0
     calls: int = 0
     faults: int = 0
     seconds: float = 0.0
@@ -106,7 +105,6 @@ def run(plan: Plan, tracing: bool = False) -> Result:
         truth.seen,
         world.lines or [],
         truth.peak,
-        truth.launched,
         history.calls,
         history.faults,
         world.now - BEGAN_AT,
@@ -127,8 +125,9 @@ class History:
         self.truth = truth = Truth(self.world, plan.caps, plan.lanes, plan.skew_s)
         truth.ecs = self.ecs = MemoryEcs(lambda: self.world.now, self._task_changed)
         truth.cap = plan.cap
+        self.jobs = {each.job.key: each.job for each in plan.messages if each.job}
         if plan.faultless:
-            count = len({each.job.key for each in plan.messages if each.job})
+            count = len(self.jobs)
             displaced_s = limits.TICK_PERIOD_S if count > 1 else 0.0  # by a job of a higher priority
             bound_s = plan.cold_start_s * 1.5 + LEAVES_S + 10.0 + displaced_s
             truth.pick_up_bound_s = bound_s if count <= plan.cap else 0.0
@@ -142,7 +141,6 @@ class History:
         truth.read = self.read
         self.rejected: list[str] = []
         self.wrong: list[str] = []
-        self.jobs = {each.job.key: each.job for each in plan.messages if each.job}
         for job in self.jobs.values():
             if job.cached:
                 truth.cached.update(artifact_keys(job.key, "bam"))
@@ -152,6 +150,8 @@ class History:
         self.workers: dict[str, Process] = {}
         self.tick_at = BEGAN_AT + self.random.uniform(0.0, limits.TICK_PERIOD_S)
         self.names: Counter[str] = Counter()
+        self._cap_before = plan.cap
+        self._events_late_s = self._table_back_at = 0.0
 
     def _dice(self, seed: int) -> tuple[Random, Random]:
         """Where chance comes from: how the world goes, and what goes wrong with calls."""
@@ -271,14 +271,8 @@ class History:
     def _configured_cap(self) -> int:
         """The new cap, or for some minutes after a change perhaps still an old one."""
         if self.world.now < self.truth.cap_changed_at + CONFIGURED_WITHIN_S:
-            return self.random.choice(self._caps_so_far)
+            return self.random.choice([self._cap_before, self.truth.cap])
         return self.truth.cap
-
-    @property
-    def _caps_so_far(self) -> list[int]:
-        return [self._cap_before, self.truth.cap]
-
-    _cap_before = 0
 
     def _hear_log(self, process: Process, event: str, **fields: object) -> None:
         detail = fields.get("decision") or fields.get("outcome")
@@ -404,9 +398,6 @@ class History:
             if random.random() < 0.5:  # noqa: PLR2004
                 self.world.after(random.uniform(0.0, self._events_late_s), partial(self._duplicate, self.events, event))
         self.events.send(event, late_s)
-
-    _events_late_s = 0.0
-    _table_back_at = 0.0
 
     # --- troubles
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
@@ -12,15 +12,14 @@ from local.simulator.plan import Plan
 TRIES_MAX: Final = 600
 
 
-def shrink(failed: Result, tell: Callable[[int], object] = lambda _: None) -> Result:
-    """The smallest history found that breaks the same invariant, traced. `tell` hears of every try."""
+def shrink(failed: Result) -> Result:
+    """The smallest history found that breaks the same invariant, traced."""
     best, tries = failed, 0
     progress = True
     while progress and tries < TRIES_MAX:
         progress = False
         for candidate in _smaller(best):
             tries += 1
-            tell(tries)
             result = run(candidate)
             if _same(result, failed) and _size(result) < _size(best):
                 best, progress = result, True

@@ -109,7 +109,6 @@ class Truth:
     """How late any claim may come after the last trouble; 0: not judged."""
     troubled_at: float = 0.0
     peak: int = 0
-    launched: int = 0
 
     # --- the fleet
 
@@ -117,7 +116,6 @@ class Truth:
         """ECS started a task."""
         live, most = len(self.ecs.live), max(self.caps)
         self.peak = max(self.peak, live)
-        self.launched += 1
         if live > most:
             raise Violation("CAP", f"{live} tasks live under a cap of {most}")
         slot = task.started_by.rpartition("/")[0]

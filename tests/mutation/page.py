@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Final
 
+from tests.mutation.__main__ import HINTS
 from tests.mutation.guard import ROOT
 from tests.mutation.guards import GUARDS
 
-HINTS: Final = Path(__file__).with_name("hints.json")
 PAGE: Final = ROOT / "docs" / "guards.md"
 HEAD: Final = """# Guards
 
