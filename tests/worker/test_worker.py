@@ -148,7 +148,13 @@ def test_a_job_that_was_taken_away_is_killed_within_the_fence_check(bench: Bench
     def take_away() -> None:
         assert bench.table.requeue(bench.job(), bench.clock.now() + 1_000, 0, 1, "", bench.clock.unique())
 
-    bench.run(nothing, take_away, bench.later(limits.FENCE_CHECK_S), nothing)
+    killed: list[bool] = []  # while the loop goes on: whoever leaves kills in any case
+
+    def look() -> None:
+        killed.append(bench.children.started[0].killed)
+
+    bench.run(nothing, take_away, bench.later(limits.FENCE_CHECK_S), look)
+    assert killed == [True]
     assert bench.children.started[0].killed
     assert bench.job().status is JobStatus.QUEUED
     assert len(bench.children.started) == 1
