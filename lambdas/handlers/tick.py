@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from fleetcap import limits, wiring
@@ -16,33 +17,40 @@ from handlers.log import log
 def handle(fleet: Fleet) -> None:
     """One pass. It holds no state, may be killed anywhere, and two of them may run at once."""
     for pool in fleet.pools.values():
-        for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _scale):
-            try:
-                step(fleet, pool)
-            except Exception as error:  # neither the next step nor the next pool must suffer; the next tick tries again
-                fleet.log("tick failed", pool=pool.name, step=step.__name__, error=repr(error))
+        with _failing_alone(fleet, pool, "slots"):
+            slots = fleet.slots(pool)
+            for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _scale):
+                with _failing_alone(fleet, pool, step.__name__):
+                    step(fleet, pool, slots)
 
 
-def _fit_the_cap(fleet: Fleet, pool: Pool) -> None:
-    """The slots of the cap exist, and those above it are marked."""
-    slots = fleet.slots(pool)
+@contextmanager
+def _failing_alone(fleet: Fleet, pool: Pool, step: str) -> Iterator[None]:
+    """Neither the next step nor the next pool suffers from an error in this one; the next tick tries it again."""
+    try:
+        yield
+    except Exception as error:
+        fleet.log("tick failed", pool=pool.name, step=step, error=repr(error))
+
+
+def _fit_the_cap(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
+    """The slots above the cap are marked."""
     for mark in recover.retirements(pool, slots):
         fleet.table.retire(mark.slot, mark.retire)
     states = Counter(slot.state.value for slot in slots)
     fleet.log("ticked", pool=pool.name, cap=pool.cap, slots=dict(states))
 
 
-def _requeue_orphans(fleet: Fleet, pool: Pool) -> None:
-    """Jobs whose holder is dead go back: after a lost event or a crash, and after what this tick released."""
+def _requeue_orphans(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
+    """Jobs whose holder is dead go back, after a lost event or a crash. Older slots show fewer, never others."""
     running = fleet.table.running(pool)
     if running:
-        fleet.requeue(recover.orphans(running, fleet.table.slots(pool.name)), "its worker is gone")
+        fleet.requeue(recover.orphans(running, slots), "its worker is gone")
 
 
-def _look_at_the_doubtful(fleet: Fleet, pool: Pool) -> None:
+def _look_at_the_doubtful(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
     """Launches without a known task are resolved, late and silent workers are looked at, for a bounded time."""
     released = False
-    slots = fleet.table.slots(pool.name)
     began_at = fleet.clock.now()
     doubts = recover.doubtful(slots, began_at)
     if recover.all_silent(slots, began_at):
@@ -63,7 +71,7 @@ def _look_at_the_doubtful(fleet: Fleet, pool: Pool) -> None:
                 released = True  # perhaps: only the answer may have been lost
                 fleet.log("not settled", lease=str(slot.lease), error=repr(error))
     if released:
-        _requeue_orphans(fleet, pool)
+        _requeue_orphans(fleet, pool, fleet.table.slots(pool.name))
 
 
 def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect], began_at: float) -> Iterator[Slot]:
@@ -78,8 +86,8 @@ def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect], beg
                 yield slot
 
 
-def _scale(fleet: Fleet, pool: Pool) -> None:
-    """Capacity for all that waits."""
+def _scale(fleet: Fleet, pool: Pool, _slots: Sequence[Slot]) -> None:
+    """Capacity for all that waits, on a new reading: the steps before may have freed slots."""
     fleet.scale(pool, None, most=pool.cap)
 
 
