@@ -1,4 +1,4 @@
-"""The embedded cloud's life: an AWS emulator and a process-backed Fargate, started and stopped as one.
+"""The embedded cloud's life: an AWS emulator, a process-backed Fargate and the proxy before both, started as one.
 
 Everything of one cloud lives in one directory and carries that directory in the environment variable FLEETCAP_CLOUD,
 children's children included. So a cloud whose launcher was killed is swept away by the mark, never by a stale process
@@ -46,7 +46,10 @@ class CloudError(Exception):
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where a running cloud answers, and the credentials of its root user (the emulator's, good for nothing else)."""
+    """Where a running cloud answers, and the credentials of its root user (the emulator's, good for nothing else).
+
+    `aws` is the proxy, which stands for all of AWS; `ecs` is the process-backed Fargate's own address, for its knobs.
+    """
 
     aws: str
     ecs: str
@@ -56,7 +59,6 @@ class Endpoints:
         """What any AWS client needs in its environment to talk to this cloud."""
         return {
             "AWS_ENDPOINT_URL": self.aws,
-            "AWS_ENDPOINT_URL_ECS": self.ecs,
             "AWS_CA_BUNDLE": self.ca_bundle,
             "AWS_ACCESS_KEY_ID": "test",
             "AWS_SECRET_ACCESS_KEY": "test",
@@ -64,13 +66,17 @@ class Endpoints:
             "AWS_REGION": REGION,
         }
 
-    def client(self, service: str) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
-        """A root client of this cloud."""
+    def client(self, service: str, actor: str = "onlooker") -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
+        """A root client of this cloud, recorded under the name of its user."""
         return boto3.Session(aws_access_key_id="test", aws_secret_access_key="test", region_name=REGION).client(  # type: ignore[call-overload]  # noqa: S106
             service,
-            endpoint_url=self.ecs if service == "ecs" else self.aws,
+            endpoint_url=self.aws,
             verify=self.ca_bundle,
-            config=Config(signature_version="s3v4" if service == "s3" else None, max_pool_connections=32),
+            config=Config(
+                signature_version="s3v4" if service == "s3" else None,
+                max_pool_connections=32,
+                user_agent_appid=actor,
+            ),
         )
 
 
@@ -111,13 +117,16 @@ class Cloud:
         return self._start()
 
     def _start(self) -> Endpoints:
-        emulator_port, fargate_port = _free_ports(2)
+        proxy_port, emulator_port, fargate_port = _free_ports(3)
         ca_bundle = self._certificates()
-        endpoints = Endpoints(f"https://{HOST}:{emulator_port}", f"http://{HOST}:{fargate_port}", str(ca_bundle))
+        emulator = f"http://{HOST}:{emulator_port}"
+        endpoints = Endpoints(f"https://{HOST}:{proxy_port}", f"http://{HOST}:{fargate_port}", str(ca_bundle))
         self._start_emulator(emulator_port, endpoints)
-        self._wait_until_up("emulator", f"{endpoints.aws}/_ministack/health", ca_bundle)
-        self._start_fargate(fargate_port, endpoints)
+        self._wait_until_up("emulator", f"{emulator}/_ministack/health", ca_bundle)
+        self._start_fargate(fargate_port, emulator, endpoints)
         self._wait_until_up("fargate", f"{endpoints.ecs}/_fleetcap/meter", ca_bundle)
+        self._start_proxy(proxy_port, emulator, endpoints)
+        self._wait_until_up("proxy", f"{endpoints.aws}/_fleetcap/recording", ca_bundle)
         return endpoints
 
     def announce(self, endpoints: Endpoints, outputs: Mapping[str, str]) -> None:
@@ -169,9 +178,7 @@ class Cloud:
         tls.mkdir(mode=0o700)
         authority = trustme.CA()
         server = authority.issue_cert(HOST, "localhost")
-        server.private_key_pem.write_to_path(str(tls / "server.key"))
-        for number, pem in enumerate(server.cert_chain_pems):
-            pem.write_to_path(str(tls / "server.crt"), append=number > 0)
+        server.private_key_and_cert_chain_pem.write_to_path(str(tls / "server.pem"))
         authority.cert_pem.write_to_path(str(tls / "ca.pem"))
         return tls / "ca.pem"
 
@@ -186,13 +193,9 @@ class Cloud:
         }
 
     def _start_emulator(self, port: int, endpoints: Endpoints) -> None:
-        tls = self.directory / "tls"
-        cert, key = str(tls / "server.crt"), str(tls / "server.key")
+        """Without TLS of its own: it takes the proxy's word that a call came over TLS, and its functions call there."""
         settings = {
             "AUTH": "true",
-            "USE_SSL": "1",
-            "MINISTACK_SSL_CERT": cert,
-            "MINISTACK_SSL_KEY": key,
             "GATEWAY_PORT": str(port),
             "BIND_HOST": HOST,
             "MINISTACK_HOST": HOST,
@@ -201,22 +204,31 @@ class Cloud:
             "SFTP_ENABLED": "0",
             "AWS_DEFAULT_REGION": REGION,
             "AWS_CA_BUNDLE": endpoints.ca_bundle,
-            "AWS_ENDPOINT_URL_ECS": endpoints.ecs,
+            "AWS_ENDPOINT_URL": endpoints.aws,
         }
         command = ["-m", "hypercorn", "local.fargate.gate:app", "--bind", f"{HOST}:{port}", "--keep-alive", "75"]
-        self._spawn("emulator", [*command, "--certfile", cert, "--keyfile", key], settings)
+        self._spawn("emulator", command, settings)
 
-    def _start_fargate(self, port: int, endpoints: Endpoints) -> None:
+    def _start_fargate(self, port: int, emulator: str, endpoints: Endpoints) -> None:
         arguments = {
             "--port": str(port),
-            "--emulator": endpoints.aws,
+            "--emulator": emulator,
+            "--aws": endpoints.aws,
             "--state-dir": str(self.directory / "fargate"),
             "--cold-start-s": str(self.cold_start_s),
         }
-        command = ["-m", "local.fargate", *(word for pair in arguments.items() for word in pair)]
         root = endpoints.environment()
-        del root["AWS_ENDPOINT_URL"], root["AWS_ENDPOINT_URL_ECS"]
-        self._spawn("fargate", command, root)
+        del root["AWS_ENDPOINT_URL"]
+        self._spawn("fargate", ["-m", "local.fargate", *_words(arguments)], root)
+
+    def _start_proxy(self, port: int, emulator: str, endpoints: Endpoints) -> None:
+        arguments = {
+            "--port": str(port),
+            "--emulator": emulator,
+            "--fargate": endpoints.ecs,
+            "--certificate": str(self.directory / "tls" / "server.pem"),
+        }
+        self._spawn("proxy", ["-m", "local.proxy", *_words(arguments)], {})
 
     def _spawn(self, name: str, arguments: list[str], environment: dict[str, str]) -> None:
         """Start a server in a session of its own, so that a Ctrl-C at the launcher's terminal does not reach it."""
@@ -340,6 +352,10 @@ def _free_ports(count: int) -> list[int]:
     for server in sockets:
         server.close()
     return ports
+
+
+def _words(options: Mapping[str, str]) -> list[str]:
+    return [word for option in options.items() for word in option]
 
 
 def _write_json(path: Path, value: object) -> None:

@@ -20,6 +20,8 @@ from stacks.state import State
 
 REPOSITORY: Final = Path(__file__).parents[1]
 CONTAINER: Final = "worker"
+ENV_APP_ID: Final = "AWS_SDK_UA_APP_ID"
+"""The SDKs add it to their User-Agent, so that CloudTrail and whoever else looks on can tell who called."""
 TASKS_SERVICE: Final = "ecs-tasks.amazonaws.com"
 HTTPS: Final = 443
 ENV_WORKER_KNOBS: Final = (
@@ -183,6 +185,7 @@ def _environment(pool: PoolConfig, config: Config, state: State) -> dict[str, st
         keys.ENV_CACHE_PREFIX: config.cache_prefix,
         keys.ENV_SOURCE_HOSTS: ",".join(config.source_hosts),
         keys.ENV_WORKER: json.dumps(knobs, separators=(",", ":")),
+        ENV_APP_ID: f"{config.name}-worker",
     }
 
 

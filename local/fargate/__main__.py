@@ -26,6 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m local.fargate", description="ECS with a process for every task")
     parser.add_argument("--port", type=int, required=True, help="port on 127.0.0.1")
     parser.add_argument("--emulator", required=True, help="URL of the emulator, served by local.fargate.gate:app")
+    parser.add_argument("--aws", default="", help="URL that tasks find as AWS, if it is not the emulator's")
     parser.add_argument("--state-dir", type=Path, required=True, help="folder for the tasks' files and logs")
     parser.add_argument("--cold-start-s", type=float, default=2.0, help="seconds from PROVISIONING to RUNNING")
     options = parser.parse_args()
@@ -35,7 +36,7 @@ def main() -> None:
         sys.exit(f"{options.emulator} must be served by local.fargate.gate:app, or no call could be authorized")
     events, logs = Events(emulator), LogShipper(emulator.logs_client)
     registry = Registry(events.take)
-    surroundings = Surroundings(emulator, registry, f"http://127.0.0.1:{options.port}")
+    surroundings = Surroundings(emulator, registry, options.aws, f"http://127.0.0.1:{options.port}")
     fleet = Fleet(registry, surroundings, logs, options.state_dir, options.cold_start_s)
 
     def close() -> None:

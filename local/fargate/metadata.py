@@ -19,8 +19,10 @@ PASSED_ON = ("AWS_CA_BUNDLE", "FLEETCAP_CLOUD")
 class Surroundings:
     """The two addresses that a task talks to. Credentials lie under a secret that only their task knows."""
 
-    def __init__(self, emulator: Emulator, registry: Registry, url: str) -> None:
+    def __init__(self, emulator: Emulator, registry: Registry, aws: str, url: str) -> None:
+        """`aws` is what tasks find as AWS; empty where they call the emulator, and this endpoint for ECS."""
         self._emulator, self._registry, self._url = emulator, registry, url
+        self._aws = {"AWS_ENDPOINT_URL": aws or emulator.url} | ({} if aws else {"AWS_ENDPOINT_URL_ECS": url})
         self._tasks: dict[str, Task] = {}
         self._taken: dict[str, Json] = {}
         self._lock = threading.Lock()
@@ -30,8 +32,7 @@ class Surroundings:
         provided = {
             "AWS_REGION": self._emulator.region,
             "AWS_DEFAULT_REGION": self._emulator.region,
-            "AWS_ENDPOINT_URL": self._emulator.url,
-            "AWS_ENDPOINT_URL_ECS": self._url,
+            **self._aws,
             "AWS_EXECUTION_ENV": "AWS_ECS_FARGATE",
             "ECS_CONTAINER_METADATA_URI_V4": f"{self._url}/v4/{task.id}",
             # On Fargate every task has a loopback of its own; here they share the machine's, so any free port serves.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore.exceptions import ClientError
@@ -14,6 +14,9 @@ from fleetcap.model import Job
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
+
+_TELL: Final[dict[str, Any]] = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD", "ReturnConsumedCapacity": "INDEXES"}
+"""What a write answers for nothing: the item that refused it, and what it cost with its index entries."""
 
 _to_wire = TypeSerializer().serialize
 _from_wire = TypeDeserializer().deserialize
@@ -84,7 +87,7 @@ class DynamoItems:
                 ExpressionAttributeNames=keys.names_in(write.update, write.condition.expression),
                 ExpressionAttributeValues=_pack(write.values),
                 ReturnValues="ALL_NEW",
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+                **_TELL,
             )
         except ClientError as error:
             return _refusal(error)
@@ -100,7 +103,7 @@ class DynamoItems:
         if put.condition.values:  # DynamoDB refuses an empty map
             request["ExpressionAttributeValues"] = _pack(put.condition.values)
         try:
-            self._client.put_item(**request, ReturnValuesOnConditionCheckFailure="ALL_OLD")
+            self._client.put_item(**request, **_TELL)
         except ClientError as error:
             return _refusal(error)
         return Reply(True, put.item)

@@ -1,0 +1,116 @@
+"""Which call is to go wrong, and how. Standing orders of tests and people; no input or output."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import count
+from random import Random
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from local.proxy.callers import Caller
+from local.proxy.calls import Call
+
+
+class Kind(StrEnum):
+    """What happens to a call."""
+
+    DROP_REQUEST = "drop-request"
+    """It is never passed on; the caller's connection breaks."""
+    DROP_REPLY = "drop-reply"
+    """It is carried out; the caller's connection breaks."""
+    DELAY = "delay"
+    """It is passed on up to `seconds` late."""
+    KILL_BEFORE = "kill-before"
+    """It is never passed on; the calling process is killed."""
+    KILL_AFTER = "kill-after"
+    """It is carried out; the calling process is killed before it hears of it."""
+
+
+BEFORE: Final = frozenset({Kind.DROP_REQUEST, Kind.KILL_BEFORE})
+AFTER: Final = frozenset({Kind.DROP_REPLY, Kind.KILL_AFTER})
+KILLS: Final = frozenset({Kind.KILL_BEFORE, Kind.KILL_AFTER})
+
+
+class Fault(BaseModel):
+    """A standing order. Empty fields match every call. `times` is how often it strikes, None without end."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Kind
+    actor: str = ""
+    operation: str = ""
+    """`service:Operation`, `Operation`, or `service`."""
+    contains: str = ""
+    """Text within the request's body, for calls that are one short document."""
+    pid: int = Field(0, ge=0)
+    """A process, or the leader of the session that the calling process belongs to."""
+    times: int | None = Field(None, ge=1)
+    share: float = Field(1.0, gt=0, le=1)
+    seconds: float = Field(0.0, ge=0, le=900)
+    seed: int | None = None
+
+    def fits(self, call: Call, caller: Caller) -> bool:
+        """Whether this call of this process is meant."""
+        return (
+            self.actor in {"", call.actor}
+            and self.operation in {"", call.name, call.operation, call.service}
+            and (not self.contains or self.contains.encode() in call.body)
+            and (not self.pid or self.pid in caller)
+        )
+
+
+@dataclass
+class Standing:
+    """A fault and what it has done so far."""
+
+    fault: Fault
+    chance: Random
+    struck: int = 0
+
+    @property
+    def over(self) -> bool:
+        """It has struck as often as it was to."""
+        return self.fault.times is not None and self.struck >= self.fault.times
+
+
+class Faults:
+    """The standing faults in the order of their coming; the first that fits strikes."""
+
+    def __init__(self) -> None:
+        self._standing: dict[int, Standing] = {}
+        self._ids = count(1)
+
+    def add(self, fault: Fault) -> int:
+        """Have it stand; its number."""
+        number = next(self._ids)
+        self._standing[number] = Standing(fault, Random(fault.seed))  # noqa: S311 - chance under a seed
+        return number
+
+    def clear(self, number: int | None = None) -> None:
+        """Forget one, or all."""
+        for each in list(self._standing) if number is None else [number]:
+            self._standing.pop(each, None)
+
+    @property
+    def ask_who(self) -> bool:
+        """Whether any of them needs to know the calling process."""
+        return any((each.fault.pid or each.fault.kind in KILLS) and not each.over for each in self._standing.values())
+
+    def strike(self, call: Call, caller: Caller) -> tuple[Kind | None, float]:
+        """What happens to this call, counted; and for how long, where it is delayed."""
+        for each in self._standing.values():
+            fault = each.fault
+            if not each.over and fault.fits(call, caller) and each.chance.random() < fault.share:
+                each.struck += 1
+                return fault.kind, each.chance.uniform(0.0, fault.seconds)
+        return None, 0.0
+
+    def told(self) -> list[dict[str, Any]]:
+        """All of them with their number and how often they struck, as JSON."""
+        return [
+            {"id": number, **each.fault.model_dump(mode="json"), "struck": each.struck, "over": each.over}
+            for number, each in self._standing.items()
+        ]
