@@ -72,7 +72,7 @@ class Endpoints:
             service,
             endpoint_url=self.aws,
             verify=self.ca_bundle,
-            config=Config(
+            config=Config(  # type: ignore[call-arg]  # the stubs do not know user_agent_appid yet
                 signature_version="s3v4" if service == "s3" else None,
                 max_pool_connections=32,
                 user_agent_appid=actor,

