@@ -64,16 +64,20 @@ class Fault(BaseModel):
 
 @dataclass
 class Standing:
-    """A fault and what it has done so far."""
+    """A fault, what it has done so far, and how often it may yet strike (None: without end)."""
 
     fault: Fault
     chance: Random
+    left: int | None
     struck: int = 0
 
-    @property
-    def over(self) -> bool:
-        """It has struck as often as it was to."""
-        return self.fault.times is not None and self.struck >= self.fault.times
+    def strikes(self, call: Call, caller: Caller) -> bool:
+        """Whether it strikes this call; counted if so."""
+        if self.left == 0 or not self.fault.fits(call, caller) or self.chance.random() >= self.fault.share:
+            return False
+        self.struck += 1
+        self.left = None if self.left is None else self.left - 1
+        return True
 
 
 class Faults:
@@ -86,31 +90,31 @@ class Faults:
     def add(self, fault: Fault) -> int:
         """Have it stand; its number."""
         number = next(self._ids)
-        self._standing[number] = Standing(fault, Random(fault.seed))  # noqa: S311 - chance under a seed
+        self._standing[number] = Standing(fault, Random(fault.seed), fault.times)  # noqa: S311 - under a seed
         return number
 
-    def clear(self, number: int | None = None) -> None:
-        """Forget one, or all."""
-        for each in list(self._standing) if number is None else [number]:
-            self._standing.pop(each, None)
+    def clear(self, number: int | None = None) -> int:
+        """Forget one, or all; how many there were."""
+        meant = [each for each in self._standing if number in {None, each}]
+        for each in meant:
+            del self._standing[each]
+        return len(meant)
 
     @property
     def ask_who(self) -> bool:
         """Whether any of them needs to know the calling process."""
-        return any((each.fault.pid or each.fault.kind in KILLS) and not each.over for each in self._standing.values())
+        return any((each.fault.pid or each.fault.kind in KILLS) and each.left != 0 for each in self._standing.values())
 
     def strike(self, call: Call, caller: Caller) -> tuple[Kind | None, float]:
         """What happens to this call, counted; and for how long, where it is delayed."""
         for each in self._standing.values():
-            fault = each.fault
-            if not each.over and fault.fits(call, caller) and each.chance.random() < fault.share:
-                each.struck += 1
-                return fault.kind, each.chance.uniform(0.0, fault.seconds)
+            if each.strikes(call, caller):
+                return each.fault.kind, each.chance.uniform(0.0, each.fault.seconds)
         return None, 0.0
 
     def told(self) -> list[dict[str, Any]]:
-        """All of them with their number and how often they struck, as JSON."""
+        """All of them with their number, how often they struck, and how often they may yet, as JSON."""
         return [
-            {"id": number, **each.fault.model_dump(mode="json"), "struck": each.struck, "over": each.over}
+            {"id": number, **each.fault.model_dump(mode="json"), "struck": each.struck, "left": each.left}
             for number, each in self._standing.items()
         ]

@@ -116,14 +116,14 @@ class Proxy:
     # --- knobs
 
     async def _tell_recording(self, _request: web.Request) -> web.Response:
-        return web.json_response({"actors": self.recording.told()})
+        return web.json_response(self.recording.told())
 
     async def _clear_recording(self, _request: web.Request) -> web.Response:
         self.recording.clear()
         return web.json_response({})
 
     async def _tell_faults(self, _request: web.Request) -> web.Response:
-        return web.json_response({"faults": self.faults.told()})
+        return web.json_response(self.faults.told())
 
     async def _add_fault(self, request: web.Request) -> web.Response:
         try:
@@ -136,8 +136,8 @@ class Proxy:
 
     async def _clear_faults(self, request: web.Request) -> web.Response:
         number = request.query.get("id", "")
-        self.faults.clear(int(number) if number.isdecimal() else None)
-        return web.json_response({})
+        cleared = self.faults.clear(int(number) if number.isdecimal() else None)
+        return web.json_response({"cleared": cleared})
 
 
 async def _streamed(request: web.Request, answer: ClientResponse) -> web.StreamResponse:
