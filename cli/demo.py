@@ -31,7 +31,10 @@ from fleetcap.model import Job, JobStatus, Pool
 from local.client import Client
 from local.cloud import ROOT, Cloud, CloudError
 from local.deploy import Synth, deploy
+from local.proxy.recording import Account
 
+ACTORS = "fleetcap-"
+"""How the names begin under which the demo's functions and workers call AWS."""
 LOOK_EVERY_S = 0.75
 PLAIN_EVERY_S = 5.0
 
@@ -101,7 +104,7 @@ def _story(
     with _step(console, "results fetched and verified"):
         verified = _fetch_and_verify(client, plan, files, last)
     meter = client.meter()
-    summary = _summary(plan, last, meter.peak_live_tasks, meter.tasks_launched)
+    summary = _summary(plan, last, meter.peak_live_tasks, meter.tasks_launched) | bill(client.recording())
     return summary, find_trouble(summary, last.jobs, verified), busiest
 
 
@@ -236,6 +239,15 @@ def _summary(plan: Plan, last: Snapshot, peak: int, launched: int) -> dict[str, 
         "overshoot": max(0, peak - plan.cap),
         "wall_s": round(max(ends, default=0.0), 2),
         "first_result_s": round(min(ends, default=0.0), 2),
+    }
+
+
+def bill(recording: Mapping[str, Account]) -> dict[str, object]:
+    """What Fleetcap's own actors asked of AWS: calls by operation, and DynamoDB's units as they are billed."""
+    ours = {actor.removeprefix(ACTORS): told for actor, told in recording.items() if actor.startswith(ACTORS)}
+    return {
+        "aws_requests": {actor: told.requests for actor, told in ours.items()},
+        "dynamodb_units": {actor: {"read": told.read_units, "write": told.write_units} for actor, told in ours.items()},
     }
 
 

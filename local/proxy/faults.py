@@ -45,11 +45,11 @@ class Fault(BaseModel):
     """`service:Operation`, `Operation`, or `service`."""
     contains: str = ""
     """Text within the request's body, for calls that are one short document."""
-    pid: int = Field(0, ge=0)
+    pid: int = Field(default=0, ge=0)
     """A process, or the leader of the session that the calling process belongs to."""
-    times: int | None = Field(None, ge=1)
-    share: float = Field(1.0, gt=0, le=1)
-    seconds: float = Field(0.0, ge=0, le=900)
+    times: int | None = Field(default=None, ge=1)
+    share: float = Field(default=1.0, gt=0, le=1)
+    seconds: float = Field(default=0.0, ge=0, le=900)
     seed: int | None = None
 
     def fits(self, call: Call, caller: Caller) -> bool:

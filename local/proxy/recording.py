@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from dataclasses import dataclass, field
+from collections import defaultdict
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from local.proxy.calls import Call
@@ -14,7 +14,7 @@ from local.proxy.units import Units
 class Account:
     """One actor's calls by `service:operation`, its units, and how many calls' units nobody knows."""
 
-    requests: Counter[str] = field(default_factory=Counter)
+    requests: dict[str, int] = field(default_factory=dict)
     read_units: float = 0.0
     write_units: float = 0.0
     unknown_units: int = 0
@@ -29,7 +29,7 @@ class Recording:
     def add(self, call: Call, units: Units) -> None:
         """Count one call."""
         account = self._accounts[call.actor]
-        account.requests[call.name] += 1
+        account.requests[call.name] = account.requests.get(call.name, 0) + 1
         account.read_units += units.read
         account.write_units += units.write
         account.unknown_units += units.unknown
@@ -40,12 +40,4 @@ class Recording:
 
     def told(self) -> dict[str, Any]:
         """By actor, as JSON."""
-        return {
-            actor: {
-                "requests": dict(sorted(account.requests.items())),
-                "read_units": account.read_units,
-                "write_units": account.write_units,
-                "unknown_units": account.unknown_units,
-            }
-            for actor, account in sorted(self._accounts.items())
-        }
+        return {actor: asdict(account) for actor, account in sorted(self._accounts.items())}
