@@ -1,4 +1,4 @@
-"""The synthesized template, deployed unmodified: what `cdk deploy` does, without Node, an account or Docker.
+"""The synthesized template, deployed unmodified: what `cdk deploy` does, without its CLI, an account or Docker.
 
 File assets go to the bootstrap bucket as zips; image assets are skipped, because the local Fargate runs the image's
 command from this tree. The one parameter that is set is the name under which the Powertools layer's ARN is looked up.
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 from local.cloud import ROOT, CloudError, Endpoints
 
-_LAYER_PARAMETER: Final = "/fleetcap/local/powertools-layer"
+LAYER_PARAMETER: Final = "/fleetcap/local/powertools-layer"
 _LAYER: Final = "arn:aws:lambda:us-east-1:017000801446:layer:AWSLambdaPowertoolsPythonV3-python313-arm64:1"
 _BOOTSTRAP_PARAMETER: Final = "/cdk-bootstrap/hnb659fds/version"
 _STACK_S: Final = 120
@@ -101,8 +101,7 @@ def deploy(assembly: Path, cloud: Endpoints) -> dict[str, str]:
     """Create every stack of the assembly in order; all their outputs by name."""
     account = cloud.client("sts").get_caller_identity()["Account"]
     bucket = _bootstrap(cloud, account)
-    manifest = json.loads((assembly / "manifest.json").read_text())["artifacts"]
-    stacks = {name: art for name, art in manifest.items() if art["type"] == "aws:cloudformation:stack"}
+    stacks = stacks_of(assembly)
     outputs: dict[str, str] = {}
     done: set[str] = set()
     while pending := [n for n in stacks if n not in done]:
@@ -113,11 +112,27 @@ def deploy(assembly: Path, cloud: Endpoints) -> dict[str, str]:
     return outputs
 
 
+def stacks_of(assembly: Path) -> dict[str, dict[str, Any]]:
+    """The stacks of a cloud assembly by name, as its manifest tells of them."""
+    artifacts = json.loads((assembly / "manifest.json").read_text())["artifacts"]
+    return {name: artifact for name, artifact in artifacts.items() if artifact["type"] == "aws:cloudformation:stack"}
+
+
+def publish_layer(cloud: Endpoints) -> None:
+    """Make the layer's ARN known under a name of ours: the name that AWS has it under is not ours to write."""
+    cloud.client("ssm").put_parameter(Name=LAYER_PARAMETER, Value=_LAYER, Type="String", Overwrite=True)
+
+
+def layer_parameters(template: str) -> list[str]:
+    """The template's parameters that take the name under which the layer's ARN is looked up."""
+    declared = json.loads(template).get("Parameters", {})
+    return [name for name, parameter in declared.items() if "powertools" in str(parameter.get("Default", ""))]
+
+
 def _bootstrap(cloud: Endpoints, account: str) -> str:
     """The two things of `cdk bootstrap` that a deployment needs here: the version parameter and the asset bucket."""
-    ssm = cloud.client("ssm")
-    for name, value in ((_BOOTSTRAP_PARAMETER, "99"), (_LAYER_PARAMETER, _LAYER)):
-        ssm.put_parameter(Name=name, Value=value, Type="String", Overwrite=True)
+    cloud.client("ssm").put_parameter(Name=_BOOTSTRAP_PARAMETER, Value="99", Type="String", Overwrite=True)
+    publish_layer(cloud)
     bucket = f"cdk-hnb659fds-assets-{account}-{cloud.environment()['AWS_REGION']}"
     cloud.client("s3").create_bucket(Bucket=bucket)
     return bucket
@@ -145,12 +160,10 @@ def _zipped(folder: Path) -> bytes:
 def _create(cloud: Endpoints, name: str, template: str) -> dict[str, str]:
     """Create one stack and wait for it; its outputs."""
     client = cloud.client("cloudformation")
-    declared = json.loads(template).get("Parameters", {})
-    layers = [p for p, spec in declared.items() if "powertools" in str(spec.get("Default", ""))]
     client.create_stack(
         StackName=name,
         TemplateBody=template,
-        Parameters=[{"ParameterKey": p, "ParameterValue": _LAYER_PARAMETER} for p in layers],
+        Parameters=[{"ParameterKey": p, "ParameterValue": LAYER_PARAMETER} for p in layer_parameters(template)],
         Capabilities=["CAPABILITY_NAMED_IAM"],
     )
     give_up_at = time.monotonic() + _STACK_S
