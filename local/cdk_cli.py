@@ -7,6 +7,7 @@ parameter that is set is the name under which the Powertools layer's ARN is look
 Two things differ, because of the machine and of the emulator:
 - There is no Docker here, so no image is built. Before a deploy, a manifest without layers is put under each image's
   tag, and the CLI finds the image published already. Nothing pulls it: the local Fargate runs its command as a process.
+  (This emulator's DescribeImages has no error for a tag that is not there, so it would be found even without.)
 - The emulator judges ecr:DescribeRepositories on `*` even where a repository is named; AWS judges it on that
   repository, and so does the policy of the bootstrap's image-publishing role. The role is given that one action on `*`.
 """
