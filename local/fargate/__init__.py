@@ -20,11 +20,16 @@ Not real:
   the environment and the folder for temporary files; cpu and memory are shown, not enforced;
 - only the first essential container of a task definition becomes a process; secrets, volumes and health checks do not
   exist (a container that asks for secrets fails to start);
-- networks are accepted and ignored; reads are consistent at once; there is no launch rate limit;
+- networks are accepted and ignored; without faults, reads are consistent at once and nothing is throttled;
 - a rule's input transformations are not applied.
 
-The rooms: `tasks` (the registry: values and rules, no clock, no input or output), `run_task` (parameters), `fleet`
-(carries each task through its life), `processes`, `events`, `logs`, `authorization`, `emulator`, `server`, and `gate`.
-Faults go in where a part is handed to another: `Registry.capacity`, the registry's `on_change` (events), the server's
-`answer` (throttles, lost replies).
+Faults to order (`fleetcap local fault`; `knobs` lists the HTTP calls, `faults` the kinds):
+- RunTask: no capacity, throttles bare and wrapped, refusals, errors before and after the start, tasks that never start;
+- events: dropped, doubled, delayed and thereby reordered; reads: answers of some seconds ago, an empty list;
+- one task: a hang, a Spot interruption with its warning, death.
+
+The rooms: `tasks` (the registry: values and rules, no clock, no input or output), `faults` (values and rules as well),
+`run_task` (parameters), `fleet` (carries each task through its life), `processes`, `events`, `logs`, `authorization`,
+`emulator`, `server`, `knobs`, and `gate`. Faults go in where a part is handed to another: the registry asks whether
+there is capacity, `FaultyEvents` stands before the events, the server before RunTask and behind it.
 """

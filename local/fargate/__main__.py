@@ -11,7 +11,8 @@ from pathlib import Path
 import uvicorn
 
 from local.fargate.emulator import Emulator
-from local.fargate.events import Events
+from local.fargate.events import Events, FaultyEvents
+from local.fargate.faults import Faults
 from local.fargate.fleet import Fleet
 from local.fargate.logs import LogShipper
 from local.fargate.metadata import Surroundings
@@ -34,10 +35,10 @@ def main() -> None:
     emulator = Emulator(options.emulator, os.environ.get("AWS_DEFAULT_REGION", "us-east-1"))
     if not emulator.has_gate():
         sys.exit(f"{options.emulator} must be served by local.fargate.gate:app, or no call could be authorized")
-    events, logs = Events(emulator), LogShipper(emulator.logs_client)
-    registry = Registry(events.take)
+    events, logs, faults = Events(emulator), LogShipper(emulator.logs_client), Faults()
+    registry = Registry(FaultyEvents(events, faults).take, refuses=faults.refuses)
     surroundings = Surroundings(emulator, registry, options.aws, f"http://127.0.0.1:{options.port}")
-    fleet = Fleet(registry, surroundings, logs, options.state_dir, options.cold_start_s)
+    fleet = Fleet(registry, surroundings, logs, options.state_dir, options.cold_start_s, faults)
 
     def close() -> None:
         fleet.close()

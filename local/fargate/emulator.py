@@ -39,11 +39,12 @@ class SignedCall:
 
 @dataclass(frozen=True)
 class Reply:
-    """An HTTP answer to hand back."""
+    """An HTTP answer to hand back, `after_s` seconds from now."""
 
     status: int
     headers: dict[str, str]
     body: bytes
+    after_s: float = 0.0
 
 
 class Kept:

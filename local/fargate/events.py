@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from local.fargate.emulator import Emulator, Kept
-from local.fargate.tasks import Json
+from local.fargate.faults import Faults
+from local.fargate.tasks import Json, family_of
 
 RULES_KEPT_S = 3.0
 SENDERS = 8
@@ -93,9 +94,9 @@ class Events:
         self._kept = Kept()
         self._said: set[str] = set()
 
-    def take(self, task: Json) -> None:
-        """Take note of a task's new picture; returns at once."""
-        self._put((task["taskArn"], ""), Parcel(envelope(task, self._emulator.region, time.time())))
+    def take(self, task: Json, at: float) -> None:
+        """Take note of a task's new picture and of when it changed; returns at once."""
+        self._put((task["taskArn"], ""), Parcel(envelope(task, self._emulator.region, at)))
 
     def close(self, timeout_s: float) -> None:
         """Give what is on its way some time, then stop."""
@@ -190,6 +191,24 @@ class Events:
             return str(self._emulator.sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"])
 
         return self._kept.get(("queue", arn), RULES_KEPT_S, load) or ""
+
+
+class FaultyEvents:
+    """Stands before `Events`, so that the standing faults may drop, double and delay what the registry tells."""
+
+    def __init__(self, events: Events, faults: Faults) -> None:
+        self._events, self._faults = events, faults
+
+    def take(self, task: Json) -> None:
+        """Pass a task's new picture on, now or later, as often as it is to arrive; returns at once."""
+        now = time.time()
+        for delay_s in self._faults.deliveries(family_of(task["taskDefinitionArn"]), task["lastStatus"]):
+            if delay_s:
+                timer = threading.Timer(delay_s, self._events.take, (task, now))
+                timer.daemon = True
+                timer.start()
+            else:
+                self._events.take(task, now)
 
 
 def _say(sentence: str) -> None:

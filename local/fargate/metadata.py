@@ -78,7 +78,7 @@ class Surroundings:
         if task is None:
             return None
         shown, name = self._registry.picture(task), task.launch.container["name"]
-        return next(_container(shown, each) for each in shown["containers"] if each["name"] == name)
+        return next((_container(shown, each) for each in shown["containers"] if each["name"] == name), None)
 
     def task(self, task_id: str) -> Json | None:
         """Metadata v4 of the task."""

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ class TaskProcess:
         except OSError as error:
             raise CannotStart(f"CannotStartContainerError: {error}") from error
         self._killer: threading.Timer | None = None
+        self._hung: set[psutil.Process] = set()
         self._over = False
         self._lock = threading.Lock()
 
@@ -83,7 +85,7 @@ class TaskProcess:
         return self._process.pid
 
     def wait(self, on_exit: Callable[[int], None]) -> None:
-        """Wait for the main process, hand over its exit code, then kill what is left of its session."""
+        """Wait for the main process, hand over its exit code, then kill what is left of its session, or hung."""
         code = self._process.wait()
         with self._lock:
             self._over = True
@@ -91,6 +93,9 @@ class TaskProcess:
                 self._killer.cancel()
         on_exit(code if code >= 0 else SIGNALLED - code)
         end_session(self.pid)
+        for process in tuple(self._hung):
+            with suppress(psutil.Error):
+                process.kill()
 
     def stop(self, timeout_s: float) -> None:
         """TERM now, KILL for the whole session after `timeout_s`. Repeatable; the first call sets the time."""
@@ -106,6 +111,24 @@ class TaskProcess:
         """KILL the main process, as an out-of-memory killer would."""
         self._process.send_signal(signal.SIGKILL)
 
+    def hang(self) -> None:
+        """STOP the session and all that descends from it, again until nobody is new: a member may fork meanwhile."""
+        with self._lock:
+            while not self._over and (awake := _descent(self.pid) - self._hung):
+                for process in awake:
+                    with suppress(psutil.Error):
+                        process.suspend()
+                self._hung |= awake
+                time.sleep(SWEEP_S)
+
+    def resume(self) -> None:
+        """CONT everything that hangs."""
+        with self._lock:
+            for process in self._hung:
+                with suppress(psutil.Error):
+                    process.resume()
+            self._hung.clear()
+
 
 def end_session(session: int) -> None:
     """Kill every process of a session, again until none is left: a member may fork while its siblings die."""
@@ -116,6 +139,16 @@ def end_session(session: int) -> None:
             except ProcessLookupError:
                 continue
         time.sleep(SWEEP_S)
+
+
+def _descent(session: int) -> set[psutil.Process]:
+    """The processes of a session, and those that they started, even in sessions of their own."""
+    found: set[psutil.Process] = set()
+    for pid in _members(session):
+        with suppress(psutil.Error):
+            process = psutil.Process(pid)
+            found |= {process, *process.children(recursive=True)}
+    return found
 
 
 def _members(session: int) -> Iterator[int]:

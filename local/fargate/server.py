@@ -1,7 +1,8 @@
-"""The endpoint: ECS's JSON protocol, the two addresses that a task talks to, and the embedded cloud's own knobs."""
+"""The endpoint: ECS's JSON protocol, and the two addresses that a task talks to. The rest is `knobs`."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 import uuid
@@ -22,9 +23,10 @@ from fleetcap.limits import DESCRIBE_TASKS_MAX_ARNS
 from local.fargate import authorization
 from local.fargate.emulator import Emulator, Reply, SignedCall
 from local.fargate.fleet import Fleet
+from local.fargate.knobs import knobs
 from local.fargate.metadata import Surroundings
 from local.fargate.run_task import launch_of, tags_of
-from local.fargate.tasks import EcsError, Json
+from local.fargate.tasks import EcsError, Json, family_of, up_to_date
 
 THREADS = 128
 LIST_PAGE = 100
@@ -40,10 +42,10 @@ class Refused(Exception):
 
 
 class Server:
-    """Answers ECS calls. `answer` is the one way in, so that a fault can stand before or behind it."""
+    """Answers ECS calls, as well as the standing faults let it."""
 
     def __init__(self, emulator: Emulator, fleet: Fleet) -> None:
-        self.emulator, self.fleet, self.registry = emulator, fleet, fleet.registry
+        self.emulator, self.fleet, self.registry, self.faults = emulator, fleet, fleet.registry, fleet.faults
         self._operations: dict[str, Callable[[SignedCall, Json], Json]] = {
             "RunTask": self._run_task,
             "StopTask": self._stop_task,
@@ -68,6 +70,7 @@ class Server:
     def _run_task(self, call: SignedCall, request: Json) -> Json:
         cluster_arn = self.emulator.cluster_arn(request.get("cluster") or "default")
         reference = str(request.get("taskDefinition", ""))
+        self._fail("throttle", "wrapped-throttle", "refuse", "timeout-before-start", family=family_of(reference))
         definition = self.emulator.definition(reference)
         definition_arn = definition["taskDefinitionArn"] if definition else self._definition_arn(reference)
         tags = tags_of(request, definition or {})
@@ -75,7 +78,14 @@ class Server:
         cluster = self._cluster(cluster_arn)
         if definition is None:
             raise EcsError("ClientException", "TaskDefinition not found.")
-        return self.fleet.run(launch_of(request, cluster, definition))
+        answer = self.fleet.run(launch_of(request, cluster, definition))
+        self._fail("timeout-after-start", family=family_of(reference))
+        return answer
+
+    def _fail(self, *kinds: str, family: str) -> None:
+        """Raise the error of a fault that strikes a RunTask."""
+        if fault := self.faults.strike(*kinds, families=[family]):
+            raise fault.error
 
     def _stop_task(self, call: SignedCall, request: Json) -> Json:
         cluster_arn = self.emulator.cluster_arn(request.get("cluster") or "default")
@@ -95,7 +105,10 @@ class Server:
             raise EcsError("InvalidParameterException", f"Name 1 to {DESCRIBE_TASKS_MAX_ARNS} tasks.")
         self._authorize(call, authorization.on_tasks("ecs:DescribeTasks", cluster_arn, references, self.registry))
         self._cluster(cluster_arn)
-        return self.registry.describe(cluster_arn, references, "TAGS" in request.get("include", ()), time.time())
+        asked = [task.launch.family for each in references if (task := self.registry.find(cluster_arn, each))]
+        fault = self.faults.strike("lag-describe", families=asked)
+        lag_s = fault.lag_s if fault else up_to_date
+        return self.registry.describe(cluster_arn, references, "TAGS" in request.get("include", ()), time.time(), lag_s)
 
     def _list_tasks(self, call: SignedCall, request: Json) -> Json:
         cluster_arn = self.emulator.cluster_arn(request.get("cluster") or "default")
@@ -105,7 +118,9 @@ class Server:
         if started_by and any(request.get(name) for name in EXCLUSIVE_WITH_STARTED_BY):
             raise EcsError("InvalidParameterException", "startedBy must be the only filter.")
         desired, family = request.get("desiredStatus", "RUNNING"), request.get("family", "")
-        arns = self.registry.arns(cluster_arn, desired, started_by, family, time.time())
+        fault = self.faults.strike("empty-list", "lag-list", families=[family] if family else None)
+        lag_s = fault.lag_s if fault else up_to_date
+        arns = self.registry.arns(cluster_arn, desired, started_by, family, time.time(), lag_s)
         start = int(request.get("nextToken") or 0)
         end = start + min(int(request.get("maxResults") or LIST_PAGE), LIST_PAGE)
         return {"taskArns": arns[start:end]} | ({"nextToken": str(end)} if end < len(arns) else {})
@@ -137,14 +152,14 @@ def _parsed(body: bytes) -> Json:
     return request
 
 
-def _reply(status: HTTPStatus, answer: Json) -> Reply:
+def _reply(status: HTTPStatus, answer: Json, after_s: float = 0.0) -> Reply:
     headers = {"Content-Type": "application/x-amz-json-1.1", "x-amzn-RequestId": str(uuid.uuid4())}
-    return Reply(status, headers, json.dumps(answer).encode())
+    return Reply(status, headers, json.dumps(answer).encode(), after_s)
 
 
 def _error_reply(error: EcsError) -> Reply:
     status = HTTPStatus.INTERNAL_SERVER_ERROR if error.code == "ServerException" else HTTPStatus.BAD_REQUEST
-    return _reply(status, {"__type": error.code, "message": error.message, **error.details})
+    return _reply(status, {"__type": error.code, "message": error.message, **error.details}, error.after_s)
 
 
 def application(server: Server, surroundings: Surroundings, close: Callable[[], None]) -> Starlette:
@@ -160,6 +175,7 @@ def application(server: Server, surroundings: Surroundings, close: Callable[[], 
         headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers.raw]
         operation = request.headers.get("x-amz-target", "").rpartition(".")[2]
         reply = await run_in_threadpool(server.answer, operation, SignedCall(headers, await request.body()))
+        await asyncio.sleep(reply.after_s)
         return Response(reply.body, reply.status, reply.headers)
 
     def credentials(request: Request) -> Response:
@@ -173,35 +189,9 @@ def application(server: Server, surroundings: Surroundings, close: Callable[[], 
         Route("/v2/credentials/{secret}", credentials),
         Route("/v4/{id}", lambda request: _found(surroundings.container(request.path_params["id"]))),
         Route("/v4/{id}/task", lambda request: _found(surroundings.task(request.path_params["id"]))),
-        *_knobs(server),
+        *knobs(server.fleet),
     ]
     return Starlette(routes=routes, lifespan=lifespan)
-
-
-def _knobs(server: Server) -> list[Route]:
-    """What only an embedded cloud has: the ground truth, and ways to make life harder. Not authenticated."""
-
-    def meter(_: Request) -> Response:
-        return JSONResponse(server.registry.meter())
-
-    async def cold_start(request: Request) -> Response:
-        server.fleet.cold_start_s = float((await request.json())["seconds"])
-        return JSONResponse({})
-
-    async def capacity(request: Request) -> Response:
-        server.registry.capacity = (await request.json())["tasks"]
-        return JSONResponse({})
-
-    async def kill(request: Request) -> Response:
-        task = server.registry.by_id(str((await request.json())["arn"]).rpartition("/")[2])
-        return JSONResponse({"killed": bool(task and server.fleet.kill(task))})
-
-    return [
-        Route("/_fleetcap/meter", meter),
-        Route("/_fleetcap/cold-start", cold_start, methods=["POST"]),
-        Route("/_fleetcap/capacity", capacity, methods=["POST"]),
-        Route("/_fleetcap/kill", kill, methods=["POST"]),
-    ]
 
 
 def _found(value: Json | None) -> Response:

@@ -6,7 +6,7 @@ import threading
 import uuid
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -19,11 +19,11 @@ NO_CAPACITY = "Capacity is unavailable at this time. Please try again later or i
 
 
 class EcsError(Exception):
-    """An error as ECS's clients see it: a code, a sentence, and further members of the answer."""
+    """An error as ECS's clients see it, `after_s` later: a code, a sentence, and further members of the answer."""
 
-    def __init__(self, code: str, message: str, **details: object) -> None:
+    def __init__(self, code: str, message: str, after_s: float = 0.0, **details: object) -> None:
         super().__init__(f"{code}: {message}")
-        self.code, self.message, self.details = code, message, details
+        self.code, self.message, self.after_s, self.details = code, message, after_s, details
 
 
 class Status(StrEnum):
@@ -34,6 +34,11 @@ class Status(StrEnum):
     RUNNING = "RUNNING"
     DEPROVISIONING = "DEPROVISIONING"
     STOPPED = "STOPPED"
+
+
+def family_of(definition: str) -> str:
+    """The family of a task definition that is named by its family, with or without a revision, or by its ARN."""
+    return definition.rpartition("/")[2].partition(":")[0]
 
 
 CONTAINER_STATUS = {Status.RUNNING: "RUNNING", Status.DEPROVISIONING: "STOPPED", Status.STOPPED: "STOPPED"}
@@ -95,6 +100,7 @@ class Task:
     pid: int = 0
     exit_code: int | None = None
     container_reason: str = ""
+    has_containers: bool = True
 
     @property
     def id(self) -> str:
@@ -123,7 +129,7 @@ class Task:
             "memory": str(launch.overrides.get("memory") or definition.get("memory", "512")),
             "group": launch.group or f"family:{launch.family}",
             "overrides": {"containerOverrides": [], **launch.overrides},
-            "containers": [self._container(each) for each in definition["containerDefinitions"]],
+            "containers": [self._container(each) for each in definition["containerDefinitions"] if self.has_containers],
             "attachments": [],
             "attributes": [],
             "enableExecuteCommand": False,
@@ -173,19 +179,36 @@ class Answered:
         return after_tasks or now > self.at + ECS_CALL_TOKEN_LIFE_S
 
 
+Lag = Callable[[str], float]
+"""How many seconds a read is behind about the tasks of a family."""
+
+
+def up_to_date(_family: str) -> float:
+    """No lag at all."""
+    return 0.0
+
+
 class Registry:
     """All tasks of the endpoint, and the meter that is the ground truth of every test of the cap.
 
     One lock guards everything, so the peak is taken at the very instant of a transition. `on_change` is called under
-    it with every new picture of a task, in order; it must only take note.
+    it with every new picture of a task, in order; it must only take note. `refuses` may find no capacity for a task of
+    a family.
     """
 
-    def __init__(self, on_change: Callable[[Json], None], capacity: int | None = None) -> None:
+    def __init__(
+        self,
+        on_change: Callable[[Json], None],
+        capacity: int | None = None,
+        refuses: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self.capacity = capacity
         """How many tasks may live at once; further ones are answered with `failures[]`. None: no limit."""
         self._on_change = on_change
+        self._refuses = refuses
         self._lock = threading.RLock()
         self._tasks: dict[str, Task] = {}
+        self._past: dict[str, list[tuple[float, Task]]] = {}
         self._tokens: dict[tuple[str, str], Answered] = {}
         self._live: Counter[str] = Counter()
         self._peak: Counter[str] = Counter()
@@ -216,7 +239,7 @@ class Registry:
             task.pid = pid or task.pid
             if status is Status.RUNNING:
                 task.started_at = now
-            self._changed(task)
+            self._changed(task, now)
 
     def stopping(self, task: Task, now: float, code: str, reason: str) -> None:
         """The task is to stop, and why. Who says so first is remembered; later reasons change nothing."""
@@ -224,7 +247,7 @@ class Registry:
             if task.desired == "STOPPED":
                 return
             task.desired, task.stop_code, task.stopped_reason, task.stopping_at = "STOPPED", code, reason, now
-            self._changed(task)
+            self._changed(task, now)
 
     def exited(self, task: Task, now: float, exit_code: int) -> None:
         """The main process is gone; so is the reason to keep the task, unless it was being stopped anyway."""
@@ -237,15 +260,16 @@ class Registry:
                     "EssentialContainerExited",
                     "Essential container in task exited",
                 )
-            self._changed(task)
+            self._changed(task, now)
 
-    def stopped(self, task: Task, now: float, container_reason: str = "") -> None:
+    def stopped(self, task: Task, now: float, container_reason: str = "", has_containers: bool = True) -> None:
         """Nothing of the task is left. It stays visible for an hour."""
         with self._lock:
             task.status, task.stopped_at, task.container_reason = Status.STOPPED, now, container_reason
+            task.has_containers = has_containers
             self._live[task.launch.family] -= 1
             self._stopped += 1
-            self._changed(task)
+            self._changed(task, now)
 
     def find(self, cluster_arn: str, reference: str) -> Task | None:
         """The task of an ARN or an id, within a cluster."""
@@ -264,11 +288,14 @@ class Registry:
         with self._lock:
             return task.describe(tags)
 
-    def describe(self, cluster_arn: str, references: Collection[str], tags: bool, now: float) -> Json:
+    def describe(
+        self, cluster_arn: str, references: Collection[str], tags: bool, now: float, lag_s: Lag = up_to_date
+    ) -> Json:
         """DescribeTasks: what is known, and MISSING for the rest."""
         with self._lock:
             self._forget(now)
-            found = {reference: self.find(cluster_arn, reference) for reference in references}
+            known = {reference: self.find(cluster_arn, reference) for reference in references}
+            found = {reference: task and self._seen(task, now, lag_s) for reference, task in known.items()}
             prefix = _task_prefix(cluster_arn)
             missing = [reference for reference, task in found.items() if task is None]
             return {
@@ -278,14 +305,18 @@ class Registry:
                 ],
             }
 
-    def arns(self, cluster_arn: str, desired: str, started_by: str, family: str, now: float) -> list[str]:
+    def arns(
+        self, cluster_arn: str, desired: str, started_by: str, family: str, now: float, lag_s: Lag = up_to_date
+    ) -> list[str]:
         """ListTasks, oldest first. Empty filters match all; a task that is stopping no longer counts as RUNNING."""
         with self._lock:
             self._forget(now)
+            seen = [self._seen(task, now, lag_s) for task in self._tasks.values()]
             return [
                 task.arn
-                for task in self._tasks.values()
-                if task.launch.cluster_arn == cluster_arn
+                for task in seen
+                if task
+                and task.launch.cluster_arn == cluster_arn
                 and task.desired == desired
                 and started_by in ("", task.launch.started_by)
                 and family in ("", task.launch.family)
@@ -320,25 +351,35 @@ class Registry:
         )
 
     def _create(self, launch: Launch, now: float) -> Task | None:
-        if self.capacity is not None and self._live.total() >= self.capacity:
+        family = launch.family
+        if (self.capacity is not None and self._live.total() >= self.capacity) or self._refuses(family):
             return None
         task = Task(f"{_task_prefix(launch.cluster_arn)}{uuid.uuid4().hex}", launch, now)
         self._tasks[task.arn] = task
-        family = launch.family
         self._live[family] += 1
         self._launched[family] += 1
         self._peak[family] = max(self._peak[family], self._live[family])
         self._peak_live = max(self._peak_live, self._live.total())
-        self._on_change(task.describe())
+        self._tell(task, now)
         return task
 
-    def _changed(self, task: Task) -> None:
+    def _changed(self, task: Task, now: float) -> None:
         task.version += 1
+        self._tell(task, now)
+
+    def _tell(self, task: Task, now: float) -> None:
+        self._past.setdefault(task.arn, []).append((now, replace(task)))
         self._on_change(task.describe())
+
+    def _seen(self, task: Task, now: float, lag_s: Lag) -> Task | None:
+        """The task as a read shows it that may lag behind; None before its creation."""
+        lag = lag_s(task.launch.family)
+        past = reversed(self._past[task.arn])
+        return next((then for at, then in past if at <= now - lag), None) if lag else task
 
     def _forget(self, now: float) -> None:
         for arn in [task.arn for task in self._long_stopped(now)]:
-            del self._tasks[arn]
+            del self._tasks[arn], self._past[arn]
         for key in [key for key, answered in self._tokens.items() if answered.forgotten(now)]:
             del self._tokens[key]
 

@@ -165,7 +165,7 @@ def test_stopped_is_told_promptly(cloud: Cloud) -> None:
     cloud.reaches(arn, "RUNNING")
     cloud.events(arn, lambda seen: seen[-1:] != [] and seen[-1]["detail"]["lastStatus"] == "RUNNING")
     before = time.monotonic()
-    assert post(f"{cloud.url}/_fleetcap/kill", {"arn": arn}) == {"killed": True}
+    assert post(f"{cloud.url}/_fleetcap/tasks/kill", {"arn": arn}) == {}
     events = cloud.events(arn, lambda seen: seen[-1]["detail"]["lastStatus"] == "STOPPED")
     assert time.monotonic() - before < 1.0
     assert events[-1]["detail"]["containers"][0]["exitCode"] == 137
