@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 import signal
 import sys
@@ -19,6 +18,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from cli import demo as demo_story
+from cli import faults
+from cli.clouds import Name, state
 from fleetcap import limits, messages
 from local import cloud as local_cloud
 from local.deploy import Synth, deploy
@@ -33,23 +34,6 @@ local_app = typer.Typer(help="The embedded cloud: an AWS of processes on this ma
 app.add_typer(local_app, name="local")
 
 DEMO_CAP = 16
-
-
-def state() -> Path:
-    """Where this command keeps what it knows between calls: below the folder it is called in."""
-    return Path(".fleetcap").resolve()
-
-
-def _checked_name(name: str) -> str:
-    """A name becomes a folder, so it must not lead anywhere else."""
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name):
-        raise typer.BadParameter("a name is up to 32 small letters, digits and hyphens, no hyphen first")
-    return name
-
-
-Name = Annotated[
-    str, typer.Option(callback=_checked_name, help="Which embedded cloud; several can be up side by side.")
-]
 
 
 @app.command()
@@ -123,6 +107,11 @@ def env(name: Name = "default") -> None:
     typer.echo("unset AWS_PROFILE AWS_SESSION_TOKEN")
     for variable, value in variables.items():
         typer.echo(f"export {variable}={shlex.quote(value)}")
+
+
+local_app.add_typer(faults.app, name="fault")
+local_app.command("faults")(faults.listed)
+local_app.command()(faults.calm)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

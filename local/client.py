@@ -1,21 +1,27 @@
-"""A producer's and an onlooker's view of a deployment: send messages, read jobs, ask the Fargate's own meter."""
+"""A view of a deployment from outside: send messages, read jobs, ask the Fargate's own meter, order faults."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import urllib3
 
 from fleetcap.adapters.dynamo import DynamoControlTable
-from local.cloud import Endpoints
+from local.cloud import CloudError, Endpoints
+from local.fargate.faults import ACTS, KINDS
+from local.fargate.tasks import family_of
 
 _BATCH: Final = 10
+_FARGATE: Final = "ecs"
+_SERVERS: Final[Mapping[str, Collection[str]]] = {_FARGATE: {*KINDS, *ACTS}}
+"""The servers with faults to order, as fields of Endpoints, and which kinds and acts are theirs."""
 
 
 @dataclass(frozen=True)
@@ -82,20 +88,68 @@ class Client:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.s3.download_file(self.outputs["CacheBucketName"], key, str(path))
 
+    def family(self, pool: str) -> str:
+        """The task definition family of a pool."""
+        definitions = json.loads(self.outputs["WorkerTaskDefinitionArns"])
+        if pool not in definitions:
+            raise CloudError(f"There is no pool {pool!r}; there are {', '.join(definitions)}.")
+        return family_of(definitions[pool])
+
     def meter(self, pool: str = "default") -> Meter:
         """What the Fargate saw of this pool's tasks."""
-        family = json.loads(self.outputs["WorkerTaskDefinitionArns"])[pool].rpartition("/")[2].partition(":")[0]
-        families = self._fargate("GET", "meter")["by_family"]
+        families, family = self._ask(_FARGATE, "GET", "meter")["by_family"], self.family(pool)
         return Meter(**families[family]) if family in families else Meter(0, 0, 0)
 
     def tasks(self) -> list[dict[str, Any]]:
         """Every task that the Fargate knows."""
-        return list(self._fargate("GET", "meter")["tasks"])
+        return list(self._ask(_FARGATE, "GET", "meter")["tasks"])
+
+    def fault(
+        self,
+        kind: str,
+        *,
+        times: int | None = None,
+        share: float = 1.0,
+        seconds: float = 0.0,
+        pool: str = "",
+        seed: int | None = None,
+        text: str = "",
+    ) -> int:
+        """Let a fault stand from now on; its id. The kinds and what they take: `local.fargate.faults`."""
+        fault = {"kind": kind, "times": times, "share": share, "seconds": seconds, "seed": seed, "text": text}
+        family = self.family(pool) if pool else ""
+        return int(self._ask(_server(kind), "POST", "faults", {**fault, "family": family})["id"])
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The standing faults: the fields of each, and `id`, `struck` and `left`."""
+        return [fault for server in _SERVERS for fault in self._ask(server, "GET", "faults")]
+
+    def calm(self) -> int:
+        """Clear all standing faults; how many there were."""
+        return sum(self._ask(server, "DELETE", "faults")["cleared"] for server in _SERVERS)
+
+    def act(self, act: str, arn: str, seconds: float | None = None) -> None:
+        """Do something to one task at once: hang, resume, spot, kill."""
+        self._ask(_server(act), "POST", f"tasks/{act}", {"arn": arn, "seconds": seconds})
 
     def kill(self, arn: str) -> None:
         """kill -9 the main process of a task."""
-        self._fargate("POST", "kill", {"arn": arn})
+        self.act("kill", arn)
 
-    def _fargate(self, method: str, path: str, body: Mapping[str, object] | None = None) -> dict[str, Any]:
-        answer = urllib3.request(method, f"{self.cloud.ecs}/_fleetcap/{path}", json=body, timeout=10.0)
-        return dict(answer.json())
+    def _ask(self, server: str, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:  # noqa: ANN401
+        """Turn a knob of a server; its answer. Raises CloudError with the sentence that the server gives."""
+        url = f"{getattr(self.cloud, server)}/_fleetcap/{path}"
+        try:
+            answer = urllib3.request(method, url, json=body, timeout=10.0)
+        except urllib3.exceptions.HTTPError as error:
+            raise CloudError(f"The embedded cloud does not answer at {url}: {error}") from error
+        if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise CloudError(f"The embedded cloud failed at {url} with status {answer.status}.")
+        if answer.status >= HTTPStatus.BAD_REQUEST:
+            raise CloudError(answer.json()["message"])
+        return answer.json()
+
+
+def _server(kind: str) -> str:
+    """Who carries out a kind of fault or act; an unknown one is for the Fargate to refuse."""
+    return next((server for server, kinds in _SERVERS.items() if kind in kinds), _FARGATE)

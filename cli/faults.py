@@ -1,0 +1,111 @@
+"""`fleetcap local fault`, `faults` and `calm`: make the embedded cloud fail, see how, and stop it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from cli.clouds import Name, client
+from local.client import Client
+from local.cloud import CloudError
+from local.fargate.faults import ACTS, EVENTS, READS, RUN_TASK, Kind
+
+app = typer.Typer(help="Make the embedded cloud fail, until `calm` or one task at once.", no_args_is_help=True)
+
+Pool = Annotated[str, typer.Option(help="Only tasks of this pool.")]
+
+
+def _standing(kind: Kind) -> Callable[..., None]:
+    def command(
+        times: Annotated[int | None, typer.Option(help="How often it strikes; without it, until `calm`.")] = None,
+        share: Annotated[float, typer.Option(help="The share that it strikes of what it could.")] = 1.0,
+        seconds: Annotated[float, typer.Option(help="Where the kind takes some, see above.")] = 0.0,
+        text: Annotated[str, typer.Option(help="Where the kind takes one, see above.")] = "",
+        pool: Pool = "",
+        seed: Annotated[int | None, typer.Option(help="Where its chance starts, to have the same again.")] = None,
+        name: Name = "default",
+    ) -> None:
+        number = client(name).fault(
+            kind.name, times=times, share=share, seconds=seconds, text=text, pool=pool, seed=seed
+        )
+        until = f"until it has struck {times} times, or " if times else "until "
+        typer.echo(f"Fault {number}, {kind.name}, stands {until}`fleetcap local calm`.")
+
+    return command
+
+
+def _act(kind: Kind) -> Callable[..., None]:
+    def command(
+        task: Annotated[
+            str, typer.Option(help="Its ARN or id; without it, the one that runs longest; resume: all.")
+        ] = "",
+        seconds: Annotated[float | None, typer.Option(help="Where the kind takes some, see above.")] = None,
+        pool: Pool = "",
+        name: Name = "default",
+    ) -> None:
+        cloud = client(name)
+        for arn in [task] if task else _chosen(cloud, kind, pool):
+            cloud.act(kind.name, arn, seconds)
+            typer.echo(f"{kind.name}: {arn}")
+
+    return command
+
+
+def _help(kind: Kind) -> str:
+    options = {"--seconds": kind.seconds, "--text": kind.text}
+    return " ".join([kind.help, *(f"{option} is {meaning}." for option, meaning in options.items() if meaning)])
+
+
+def _chosen(cloud: Client, kind: Kind, pool: str) -> list[str]:
+    """The running task that started first; to resume, all of them, as nobody tells which ones hang."""
+    family = cloud.family(pool) if pool else ""
+    running = [task for task in cloud.tasks() if task["lastStatus"] == "RUNNING" and family in ("", task["family"])]
+    if not running:
+        raise CloudError(f"No task{f' of the pool {pool}' if pool else ''} is running.")
+    arns = [task["arn"] for task in sorted(running, key=lambda task: task["startedAt"])]
+    return arns if kind.name == "resume" else arns[:1]
+
+
+_PANELS = (
+    ("RunTask", RUN_TASK, _standing),
+    ("Events", EVENTS, _standing),
+    ("Reads", READS, _standing),
+    ("One task, at once", ACTS, _act),
+)
+for _panel, _kinds, _make in _PANELS:
+    for _kind in _kinds.values():
+        app.command(_kind.name, help=_help(_kind), short_help=_kind.help, rich_help_panel=_panel)(_make(_kind))
+
+
+def listed(
+    name: Name = "default", as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False
+) -> None:
+    """Show the standing faults, and how often each has struck."""
+    found = client(name).faults()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        Console().print(_table(found) if found else "No fault stands.")
+
+
+def calm(name: Name = "default") -> None:
+    """Clear all standing faults; what already struck goes its way, and a hung task hangs on."""
+    cleared = client(name).calm()
+    typer.echo(f"{cleared} faults cleared." if cleared != 1 else "1 fault cleared.")
+
+
+def _table(faults: list[dict[str, Any]]) -> Table:
+    table = Table(box=box.SIMPLE)
+    for column in ("id", "kind", "tasks", "share", "seconds", "text", "seed", "struck", "left"):
+        table.add_column(column, justify="left" if column in ("kind", "tasks", "text") else "right")
+    for each in faults:
+        left = "until calm" if each["left"] is None else str(each["left"] or "used up")
+        cells = (each["family"] or "all", f"{each['share']:g}", f"{each['seconds'] or '':}", each["text"])
+        table.add_row(str(each["id"]), each["kind"], *cells, str(each["seed"]), str(each["struck"]), left)
+    return table
