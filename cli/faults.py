@@ -34,7 +34,7 @@ def _standing(kind: Kind) -> Callable[..., None]:
         number = client(name).fault(
             kind.name, times=times, share=share, seconds=seconds, text=text, pool=pool, seed=seed
         )
-        until = f"until it has struck {times} times, or " if times else "until "
+        until = f"until it has struck {times} times or " if times else "until "
         typer.echo(f"Fault {number}, {kind.name}, stands {until}`fleetcap local calm`.")
 
     return command
@@ -101,11 +101,15 @@ def calm(name: Name = "default") -> None:
 
 
 def _table(faults: list[dict[str, Any]]) -> Table:
-    table = Table(box=box.SIMPLE)
-    for column in ("id", "kind", "tasks", "share", "seconds", "text", "seed", "struck", "left"):
-        table.add_column(column, justify="left" if column in ("kind", "tasks", "text") else "right")
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    for column in ("id", "share", "seed", "struck", "left"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("kind", no_wrap=True)
+    for column in ("of", "tasks"):
+        table.add_column(column, overflow="fold")
     for each in faults:
-        left = "until calm" if each["left"] is None else str(each["left"] or "used up")
-        cells = (each["family"] or "all", f"{each['share']:g}", f"{each['seconds'] or '':}", each["text"])
-        table.add_row(str(each["id"]), each["kind"], *cells, str(each["seed"]), str(each["struck"]), left)
+        left = "always" if each["left"] is None else str(each["left"])
+        of = " ".join(filter(None, [f"{each['seconds']:g} s" if each["seconds"] else "", each["text"]]))
+        figures = (str(each["id"]), f"{each['share']:g}", str(each["seed"]), str(each["struck"]), left)
+        table.add_row(*figures, each["kind"], of, each["family"] or "all")
     return table

@@ -17,7 +17,7 @@ from local.fargate.tasks import EcsError, Json, Status
 
 SECONDS_MAX: Final = 3_600
 SPOT_WARNING_S: Final = 120
-SEEDS: Final = 2**32
+SEEDS: Final = 1_000_000
 
 
 class BadFault(ValueError):

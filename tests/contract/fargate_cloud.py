@@ -18,8 +18,10 @@ from urllib.request import Request, urlopen
 
 import boto3
 import psutil
+import pytest
 import trustme
 from botocore.config import Config
+from botocore.exceptions import ClientError
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 ADMIN: Final = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
@@ -27,6 +29,7 @@ BASE: Final = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": "
 NETWORK: Final = {"awsvpcConfiguration": {"subnets": ["subnet-1"]}}
 MARK: Final = f"test-fargate-{os.getpid()}"
 COLD_START_S: Final = 0.2
+SLEEP: Final = ["python", "-c", "import time; print('up', flush=True); time.sleep(60)"]
 
 
 class Cloud:
@@ -227,6 +230,18 @@ def running_cloud(folder: Path) -> Iterator[Cloud]:
     finally:
         cloud.stop()
     assert not marked(MARK), "the endpoint left task processes behind"
+
+
+def refused(call: Callable[[], Any]) -> Any:
+    """The error that a call is refused with."""
+    with pytest.raises(ClientError) as caught:
+        call()
+    response: Any = caught.value.response
+    return response
+
+
+def code(call: Callable[[], Any]) -> str:
+    return str(refused(call)["Error"]["Code"])
 
 
 def free_port() -> int:

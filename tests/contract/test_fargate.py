@@ -7,14 +7,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
-from botocore.exceptions import ClientError
 
 from local.fargate.events import ruled_out
 from local.fargate.tasks import EcsError, Launch, Registry, Status
@@ -22,34 +21,23 @@ from tests.contract.fargate_cloud import (
     MARK,
     NETWORK,
     REPOSITORY,
+    SLEEP,
     Cloud,
+    code,
     free_port,
     get,
     marked,
     post,
+    refused,
     running_cloud,
     wait_for,
 )
-
-SLEEP = ["python", "-c", "import time; print('up', flush=True); time.sleep(60)"]
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     with running_cloud(tmp_path_factory.mktemp("cloud")) as cloud:
         yield cloud
-
-
-def refused(call: Callable[[], Any]) -> Any:
-    """The error that a call is refused with."""
-    with pytest.raises(ClientError) as caught:
-        call()
-    response: Any = caught.value.response
-    return response
-
-
-def code(call: Callable[[], Any]) -> str:
-    return str(refused(call)["Error"]["Code"])
 
 
 # --- the registry: no cloud needed

@@ -190,6 +190,15 @@ def test_a_name_that_would_lead_elsewhere_is_refused(tmp_path: Path, name: str) 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_fault_without_a_cloud_is_refused_with_one_sentence(tmp_path: Path) -> None:
+    for command in (("fault", "throttle"), ("fault", "hang"), ("faults",), ("calm",)):
+        done = fleetcap(tmp_path, "local", *command)
+        assert done.returncode == 2
+        assert done.stderr == "fleetcap: No embedded cloud default is up; start one with: fleetcap local up\n"
+    unknown = fleetcap(tmp_path, "local", "fault", "flood")
+    assert (unknown.returncode, "No such command 'flood'" in unknown.stderr) == (2, True)
+
+
 def test_the_schema_is_printed_as_json(tmp_path: Path) -> None:
     schema = json.loads(fleetcap(tmp_path, "schema").stdout)
     assert schema["required"] == ["source"]
