@@ -34,7 +34,7 @@ def _standing(kind: Kind) -> Callable[..., None]:
         number = client(name).fault(
             kind.name, times=times, share=share, seconds=seconds, text=text, pool=pool, seed=seed
         )
-        until = f"until it has struck {times} times or " if times else "until "
+        until = f"until it has struck {times} time{'s' * (times > 1)} or " if times else "until "
         typer.echo(f"Fault {number}, {kind.name}, stands {until}`fleetcap local calm`.")
 
     return command
