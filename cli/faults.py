@@ -109,7 +109,7 @@ def _table(faults: list[dict[str, Any]]) -> Table:
         table.add_column(column, overflow="fold")
     for each in faults:
         left = "always" if each["left"] is None else str(each["left"])
-        of = " ".join(filter(None, [f"{each['seconds']:g} s" if each["seconds"] else "", each["text"]]))
+        of = " ".join(filter(None, [f"{each['seconds']:g} s" if each["seconds"] else "", each.get("text")]))
         figures = (str(each["id"]), f"{each['share']:g}", str(each["seed"]), str(each["struck"]), left)
-        table.add_row(*figures, each["kind"], of, each["family"] or "all")
+        table.add_row(*figures, each["kind"], of, each.get("family") or "all")
     return table

@@ -55,6 +55,10 @@ class Client:
         """Buckets."""
         return self.cloud.client("s3")
 
+    @cached_property
+    def _http(self) -> urllib3.PoolManager:
+        return urllib3.PoolManager(ca_certs=self.cloud.ca_bundle)
+
     def upload(self, files: Sequence[Path]) -> list[str]:
         """Put files into the input bucket under their names; their s3:// addresses."""
         bucket = self.outputs["InputBucketName"]
@@ -117,8 +121,9 @@ class Client:
     ) -> int:
         """Let a fault stand from now on; its id. The kinds and what they take: `local.fargate.faults`."""
         fault = {"kind": kind, "times": times, "share": share, "seconds": seconds, "seed": seed, "text": text}
-        family = self.family(pool) if pool else ""
-        return int(self._ask(_server(kind), "POST", "faults", {**fault, "family": family})["id"])
+        fault["family"] = self.family(pool) if pool else ""
+        given = {name: value for name, value in fault.items() if value not in (None, "")}
+        return int(self._ask(_server(kind), "POST", "faults", given)["id"])
 
     def faults(self) -> list[dict[str, Any]]:
         """The standing faults: the fields of each, and `id`, `struck` and `left`."""
@@ -140,7 +145,7 @@ class Client:
         """Turn a knob of a server; its answer. Raises CloudError with the sentence that the server gives."""
         url = f"{getattr(self.cloud, server)}/_fleetcap/{path}"
         try:
-            answer = urllib3.request(method, url, json=body, timeout=10.0)
+            answer = self._http.request(method, url, json=body, timeout=10.0, retries=False)
         except urllib3.exceptions.HTTPError as error:
             raise CloudError(f"The embedded cloud does not answer at {url}: {error}") from error
         if answer.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
