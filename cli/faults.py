@@ -15,6 +15,7 @@ from cli.clouds import Name, client
 from local.client import Client
 from local.cloud import CloudError
 from local.fargate.faults import ACTS, EVENTS, READS, RUN_TASK, Kind
+from local.proxy.faults import KINDS as CALL_KINDS
 
 app = typer.Typer(help="Make the embedded cloud fail, until `calm` or one task at once.", no_args_is_help=True)
 
@@ -34,8 +35,40 @@ def _standing(kind: Kind) -> Callable[..., None]:
         number = client(name).fault(
             kind.name, times=times, share=share, seconds=seconds, text=text, pool=pool, seed=seed
         )
-        until = f"until it has struck {times} time{'s' * (times > 1)} or " if times else "until "
-        typer.echo(f"Fault {number}, {kind.name}, stands {until}`fleetcap local calm`.")
+        _say_that_it_stands(number, kind, times)
+
+    return command
+
+
+def _say_that_it_stands(number: int, kind: Kind, times: int | None) -> None:
+    until = f"until it has struck {times} time{'s' * (times > 1)} or " if times else "until "
+    typer.echo(f"Fault {number}, {kind.name}, stands {until}`fleetcap local calm`.")
+
+
+def _on_calls(kind: Kind) -> Callable[..., None]:
+    def command(
+        actor: Annotated[str, typer.Option(help="Only calls by this actor, such as fleetcap-intake.")] = "",
+        operation: Annotated[str, typer.Option(help="Only this operation, such as ecs:RunTask, or service.")] = "",
+        text: Annotated[str, typer.Option(help="Only calls that hold this text in their body.")] = "",
+        pid: Annotated[int, typer.Option(help="Only calls of this process, or of the session that it leads.")] = 0,
+        times: Annotated[int | None, typer.Option(help="How often it strikes; without it, until `calm`.")] = None,
+        share: Annotated[float, typer.Option(help="The share that it strikes of what it could.")] = 1.0,
+        seconds: Annotated[float, typer.Option(help="Where the kind takes some, see above.")] = 0.0,
+        seed: Annotated[int | None, typer.Option(help="Where its chance starts, to have the same again.")] = None,
+        name: Name = "default",
+    ) -> None:
+        number = client(name).fault(
+            kind.name,
+            times=times,
+            share=share,
+            seconds=seconds,
+            text=text,
+            seed=seed,
+            actor=actor,
+            operation=operation,
+            pid=pid,
+        )
+        _say_that_it_stands(number, kind, times)
 
     return command
 
@@ -72,10 +105,12 @@ def _chosen(cloud: Client, kind: Kind, pool: str) -> list[str]:
     return arns if kind.name == "resume" else arns[:1]
 
 
+CALLS = {str(name): Kind(str(name), words) for name, words in CALL_KINDS.items()}
 _PANELS = (
     ("RunTask", RUN_TASK, _standing),
     ("Events", EVENTS, _standing),
     ("Reads", READS, _standing),
+    ("Calls of AWS by functions and workers", CALLS, _on_calls),
     ("One task, at once", ACTS, _act),
 )
 for _panel, _kinds, _make in _PANELS:
@@ -100,6 +135,9 @@ def calm(name: Name = "default") -> None:
     typer.echo(f"{cleared} faults cleared." if cleared != 1 else "1 fault cleared.")
 
 
+_SAID = ("actor", "operation", "pid", "text")
+
+
 def _table(faults: list[dict[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in ("id", "share", "seed", "struck", "left"):
@@ -109,7 +147,9 @@ def _table(faults: list[dict[str, Any]]) -> Table:
         table.add_column(column, overflow="fold")
     for each in faults:
         left = "always" if each["left"] is None else str(each["left"])
-        of = " ".join(filter(None, [f"{each['seconds']:g} s" if each["seconds"] else "", each.get("text")]))
+        of = " ".join(
+            str(part) for part in (f"{each['seconds']:g} s" if each["seconds"] else "", *map(each.get, _SAID)) if part
+        )
         figures = (str(each["id"]), f"{each['share']:g}", str(each["seed"]), str(each["struck"]), left)
         table.add_row(*figures, each["kind"], of, each.get("family") or "all")
     return table

@@ -17,10 +17,13 @@ from fleetcap.adapters.dynamo import DynamoControlTable
 from local.cloud import CloudError, Endpoints
 from local.fargate.faults import ACTS, KINDS
 from local.fargate.tasks import family_of
+from local.proxy.faults import KINDS as CALL_KINDS
+from local.proxy.recording import Account
 
 _BATCH: Final = 10
 _FARGATE: Final = "ecs"
-_SERVERS: Final[Mapping[str, Collection[str]]] = {_FARGATE: {*KINDS, *ACTS}}
+_PROXY: Final = "aws"
+_SERVERS: Final[Mapping[str, Collection[str]]] = {_FARGATE: {*KINDS, *ACTS}, _PROXY: {*CALL_KINDS}}
 """The servers with faults to order, as fields of Endpoints, and which kinds and acts are theirs."""
 
 
@@ -118,9 +121,17 @@ class Client:
         pool: str = "",
         seed: int | None = None,
         text: str = "",
+        actor: str = "",
+        operation: str = "",
+        pid: int = 0,
     ) -> int:
-        """Let a fault stand from now on; its id. The kinds and what they take: `local.fargate.faults`."""
+        """Let a fault stand from now on; its id.
+
+        The kinds and what they take: `local.fargate.faults`, and for calls that go wrong (which alone take an actor, an
+        operation and a process) `local.proxy.faults`.
+        """
         fault = {"kind": kind, "times": times, "share": share, "seconds": seconds, "seed": seed, "text": text}
+        fault |= {"actor": actor, "operation": operation, "pid": pid or None}
         fault["family"] = self.family(pool) if pool else ""
         given = {name: value for name, value in fault.items() if value not in (None, "")}
         return int(self._ask(_server(kind), "POST", "faults", given)["id"])
@@ -140,6 +151,14 @@ class Client:
     def kill(self, arn: str) -> None:
         """kill -9 the main process of a task."""
         self.act("kill", arn)
+
+    def recording(self) -> dict[str, Account]:
+        """What every actor asked of AWS since the beginning, or the last `record_anew`, by its name."""
+        return {actor: Account(**told) for actor, told in self._ask(_PROXY, "GET", "recording").items()}
+
+    def record_anew(self) -> None:
+        """Begin the recording anew."""
+        self._ask(_PROXY, "DELETE", "recording")
 
     def _ask(self, server: str, method: str, path: str, body: Mapping[str, object] | None = None) -> Any:  # noqa: ANN401
         """Turn a knob of a server; its answer. Raises CloudError with the sentence that the server gives."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
@@ -18,17 +19,19 @@ class Kind(StrEnum):
     """What happens to a call."""
 
     DROP_REQUEST = "drop-request"
-    """It is never passed on; the caller's connection breaks."""
     DROP_REPLY = "drop-reply"
-    """It is carried out; the caller's connection breaks."""
     DELAY = "delay"
-    """It is passed on up to `seconds` late."""
     KILL_BEFORE = "kill-before"
-    """It is never passed on; the calling process is killed."""
     KILL_AFTER = "kill-after"
-    """It is carried out; the calling process is killed before it hears of it."""
 
 
+KINDS: Final[Mapping[str, str]] = {
+    Kind.DROP_REQUEST: "A call is never passed on; the caller's connection breaks.",
+    Kind.DROP_REPLY: "A call is carried out; the caller's connection breaks before it hears so.",
+    Kind.DELAY: "A call is passed on late, by up to --seconds.",
+    Kind.KILL_BEFORE: "A call is never passed on; the calling process is killed.",
+    Kind.KILL_AFTER: "A call is carried out; the calling process is killed before it hears so.",
+}
 BEFORE: Final = frozenset({Kind.DROP_REQUEST, Kind.KILL_BEFORE})
 AFTER: Final = frozenset({Kind.DROP_REPLY, Kind.KILL_AFTER})
 KILLS: Final = frozenset({Kind.KILL_BEFORE, Kind.KILL_AFTER})
@@ -43,7 +46,7 @@ class Fault(BaseModel):
     actor: str = ""
     operation: str = ""
     """`service:Operation`, `Operation`, or `service`."""
-    contains: str = ""
+    text: str = ""
     """Text within the request's body, for calls that are one short document."""
     pid: int = Field(default=0, ge=0)
     """A process, or the leader of the session that the calling process belongs to."""
@@ -57,7 +60,7 @@ class Fault(BaseModel):
         return (
             self.actor in {"", call.actor}
             and self.operation in {"", call.name, call.operation, call.service}
-            and (not self.contains or self.contains.encode() in call.body)
+            and (not self.text or self.text.encode() in call.body)
             and (not self.pid or self.pid in caller)
         )
 

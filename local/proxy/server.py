@@ -131,12 +131,14 @@ class Proxy:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the fault"
-            return web.json_response({"message": f"{where}: {first['msg']}"}, status=400)
+            return web.json_response({"message": f"{where}: {first['msg']}"}, status=HTTPStatus.BAD_REQUEST)
         return web.json_response({"id": self.faults.add(fault)})
 
     async def _clear_faults(self, request: web.Request) -> web.Response:
-        number = request.query.get("id", "")
-        cleared = self.faults.clear(int(number) if number.isdecimal() else None)
+        number = request.query.get("id")
+        if number is not None and not number.isdecimal():
+            return web.json_response({"message": f"{number!r} is no number of a fault."}, status=HTTPStatus.BAD_REQUEST)
+        cleared = self.faults.clear(None if number is None else int(number))
         return web.json_response({"cleared": cleared})
 
 

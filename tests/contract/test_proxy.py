@@ -151,7 +151,7 @@ def test_a_dropped_request_changes_nothing(front: Front) -> None:
 
 
 def test_a_dropped_reply_hides_what_was_done(front: Front) -> None:
-    front.fault("drop-reply", operation="PutItem", contains="unheard", times=1)
+    front.fault("drop-reply", operation="PutItem", text="unheard", times=1)
     front.put("heard")
     with pytest.raises(BROKEN):
         front.put("unheard")
