@@ -128,10 +128,10 @@ class Fleet:
 
     # --- proof
 
-    def settle(self, slot: Slot, status: TaskStatus) -> bool:
-        """Apply ECS's word on the slot's recorded task. True if the slot was released."""
+    def settle(self, slot: Slot, status: TaskStatus, reason: str = "") -> bool:
+        """Apply ECS's word on the slot's recorded task, with the reason it gave. True if the slot was released."""
         released = False
-        for verdict in recover.judge(slot, status, self.clock.now()):
+        for verdict in recover.judge(slot, status, self.clock.now(), reason):
             match verdict:
                 case recover.Release(why=why, failed=failed):
                     released = self._release(slot.lease, slot.arn, why, failed, slot.strikes)

@@ -59,7 +59,7 @@ def _gone(fleet: Fleet, lease: Lease, stopped: TaskStopped) -> bool:
     if slot.lease == lease and slot.arn != stopped.arn:
         fleet.log("ignore", lease=str(lease), arn=stopped.arn, reason=f"the slot records {slot.arn}")
         return False
-    return fleet.settle(slot, TaskStatus.STOPPED) or _moved_on(fleet, lease)
+    return fleet.settle(slot, TaskStatus.STOPPED, stopped.why) or _moved_on(fleet, lease)
 
 
 def _moved_on(fleet: Fleet, lease: Lease) -> bool:

@@ -12,12 +12,14 @@ from local.proxy.units import Units
 
 @dataclass
 class Account:
-    """One actor's calls by `service:operation`, its units, and how many calls' units nobody knows."""
+    """One actor's calls by `service:operation`, its units, how many calls' units nobody knows, and how many writes were
+    refused by their condition."""
 
     requests: dict[str, int] = field(default_factory=dict)
     read_units: float = 0.0
     write_units: float = 0.0
     unknown_units: int = 0
+    refused: int = 0
 
 
 class Recording:
@@ -33,6 +35,7 @@ class Recording:
         account.read_units += units.read
         account.write_units += units.write
         account.unknown_units += units.unknown
+        account.refused += units.refused
 
     def clear(self) -> None:
         """Begin anew."""

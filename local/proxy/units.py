@@ -25,11 +25,13 @@ Json = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Units:
-    """Request units. `unknown` where a write did not say what it consumed, and nobody else can."""
+    """Request units. `unknown` where a write did not say what it consumed, and nobody else can; `refused` where its
+    condition did not hold."""
 
     read: float = 0.0
     write: float = 0.0
     unknown: bool = False
+    refused: bool = False
 
 
 def units_of(operation: str, request: bytes, accepted: bool, response: bytes) -> Units:
@@ -49,7 +51,8 @@ def units_of(operation: str, request: bytes, accepted: bool, response: bytes) ->
             return Units(write=float(consumed["CapacityUnits"])) if consumed else Units(unknown=True)
         case "PutItem" | "UpdateItem" | "DeleteItem" if REFUSED in str(told.get("__type")):
             known = asked.get("ReturnValuesOnConditionCheckFailure") == "ALL_OLD"
-            return Units(write=_write_units(item_bytes(told.get("Item", {})))) if known else Units(unknown=True)
+            units = _write_units(item_bytes(told.get("Item", {}))) if known else 0.0
+            return Units(write=units, unknown=not known, refused=True)
         case _:
             return Units(unknown=accepted and operation in {"BatchWriteItem", "TransactWriteItems", "TransactGetItems"})
 

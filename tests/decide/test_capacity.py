@@ -283,11 +283,12 @@ def pause_of(slots: Sequence[Slot], now: float) -> tuple[int, float]:
 
 
 def test_after_failed_launches_the_pool_waits_for_the_latest_retry() -> None:
-    slots = [failed(0, ago_s=5, retry_in_s=20, strikes=2), failed(1, ago_s=9, retry_in_s=3, strikes=1), a_slot(2)]
+    last = replace(failed(0, ago_s=5, retry_in_s=20, strikes=2), why="no image")
+    slots = [last, replace(failed(1, ago_s=9, retry_in_s=3, strikes=1), why="another"), a_slot(2)]
     wait = capacity.full(a_pool(), slots, NOW)
     assert wait
     assert wait.until == NOW + 20
-    assert "2 times in a row" in wait.reason
+    assert wait.reason == "2 launches in a row failed: no image"
 
 
 def test_when_the_pause_is_over_one_launch_finds_out_whether_capacity_is_back() -> None:

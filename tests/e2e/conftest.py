@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,13 @@ class Stage:
         """The job of a key."""
         return self.client.table.job(key)
 
-    def until(self, holds: Callable[[], object], what: str, within_s: float = 120) -> None:
+    def until(self, holds: Callable[[], object], what: str, within_s: float = 120, every_s: float = 0.1) -> None:
         """Wait until something holds; fail with `what` otherwise."""
         give_up_at = time.monotonic() + within_s
         while not holds():
             if time.monotonic() > give_up_at:
                 pytest.fail(f"not within {within_s:.0f} s: {what}")
-            time.sleep(0.1)
+            time.sleep(every_s)
 
     def until_ended(self, keys: Sequence[str], within_s: float = 120) -> list[Job]:
         """Wait until every job has ended; the jobs."""
@@ -87,15 +88,35 @@ class Stage:
         parsed = [json.loads(text[text.index("{") :]) for text in texts if "{" in text]
         return [line for line in parsed if line.get("message") == event]
 
+    @property
+    def launches(self) -> int:
+        """How often anybody called RunTask since the recording began."""
+        return sum(account.requests.get("ecs:RunTask", 0) for account in self.client.recording().values())
 
-@pytest.fixture(scope="session")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """The cloud, deployed once."""
-    folder = tmp_path_factory.mktemp("cloud")
-    config = {"pools": [{"name": name, "cap": cap} for name, cap in CAPS.items()], "intake_batch_size": 1}
+    def tick_until(self, holds: Callable[[], object], what: str, within_s: float = 60) -> None:
+        """The tick, over and over, until something holds."""
+
+        def now() -> object:
+            self.invoke("TickFunctionName", {})
+            return holds()
+
+        self.until(now, what, within_s, every_s=2.0)
+
+
+@contextmanager
+def staged(folder: Path, caps: Mapping[str, int], **knobs: object) -> Iterator[Stage]:
+    """A cloud of its own with these pools, deployed."""
+    config = {"pools": [{"name": name, "cap": cap} for name, cap in caps.items()], "intake_batch_size": 1, **knobs}
     with Cloud(folder / "state", cold_start_s=0.5) as cloud:
         synth = Synth(config, cloud.environment())
         endpoints = cloud.start()
         outputs = deploy(synth.assembly(), endpoints)
         (folder / "files").mkdir()
         yield Stage(Client(endpoints, outputs), folder / "files")
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The cloud, deployed once."""
+    with staged(tmp_path_factory.mktemp("cloud"), CAPS) as stage:
+        yield stage

@@ -103,10 +103,10 @@ ALL_OLD = {"ReturnValuesOnConditionCheckFailure": "ALL_OLD"}
     [
         ({}, {"ConsumedCapacity": {"CapacityUnits": 3.0}}, True, Units(write=3)),
         ({}, {}, True, Units(unknown=True)),
-        (ALL_OLD, REFUSAL, False, Units(write=1)),
-        (ALL_OLD, {**REFUSAL, "Item": item(KIB)}, False, Units(write=1)),
-        (ALL_OLD, {**REFUSAL, "Item": item(KIB + 1)}, False, Units(write=2)),
-        ({}, REFUSAL, False, Units(unknown=True)),
+        (ALL_OLD, REFUSAL, False, Units(write=1, refused=True)),
+        (ALL_OLD, {**REFUSAL, "Item": item(KIB)}, False, Units(write=1, refused=True)),
+        (ALL_OLD, {**REFUSAL, "Item": item(KIB + 1)}, False, Units(write=2, refused=True)),
+        ({}, REFUSAL, False, Units(unknown=True, refused=True)),
         (ALL_OLD, {"__type": "ThrottlingException"}, False, Units()),
     ],
 )

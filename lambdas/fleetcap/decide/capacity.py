@@ -67,8 +67,16 @@ def backoff(slots: Sequence[Slot], now: float) -> Backoff:
     unanswered = [s for s in slots if unresolved(s, now) and s.leased_at > forgotten]
     until = [s.retry_at for s in failed] + [s.leased_at + limits.BACKOFF_MAX_S for s in unanswered]
     strikes = max([s.strikes for s in failed], default=0)
-    reason = f"launches failed {strikes} times in a row" if strikes else "a launch has had no answer yet"
-    return Backoff(max(strikes, min(len(unanswered), 1)), max(until, default=0.0), reason)
+    return Backoff(max(strikes, min(len(unanswered), 1)), max(until, default=0.0), _reason(failed, strikes))
+
+
+def _reason(failed: Sequence[Slot], strikes: int) -> str:
+    """In a person's words, with what was said of the last failure."""
+    if not strikes:
+        return "a launch has had no answer yet"
+    last = max(failed, key=lambda slot: slot.failed_at)
+    times = "a launch failed" if strikes == 1 else f"{strikes} launches in a row failed"
+    return f"{times}: {last.why}" if last.why else times
 
 
 def unresolved(slot: Slot, now: float) -> bool:

@@ -129,10 +129,10 @@ def all_silent(slots: Iterable[Slot], now: float) -> bool:
     return len(beats) > 1 and limits.SILENT_S < now - max(beats) < 2 * limits.SILENT_S
 
 
-def judge(slot: Slot, status: TaskStatus, now: float) -> list[Verdict]:
-    """What ECS's word on the recorded task means for its slot."""
+def judge(slot: Slot, status: TaskStatus, now: float, why: str = "") -> list[Verdict]:
+    """What ECS's word on the recorded task means for its slot. `why` is the reason that came with it, if any did."""
     if status is TaskStatus.STOPPED:
-        return [Release(slot, "ECS says the task has stopped", never_beat(slot))]
+        return [Release(slot, why or "ECS says the task has stopped", never_beat(slot))]
     if status is TaskStatus.MISSING:
         if not slot.missing_since or slot.seen_at > slot.missing_since:
             return [Missing(slot, now)]  # the first time, or the first since a beat: an hour begins
