@@ -188,3 +188,21 @@ def test_the_cdk_cli_is_pinned_to_one_version_by_its_hash() -> None:
     locked = {path.removeprefix("node_modules/"): package for path, package in packages.items() if path}
     assert wanted == {name: package["version"] for name, package in locked.items()} == {"aws-cdk": "2.1148.1"}
     assert all(package["integrity"].startswith("sha512-") for package in locked.values())
+
+
+def test_every_semantic_of_aws_has_a_source_a_guard_and_a_test_that_exist() -> None:
+    rows = re.findall(r"^\| (.+) \|$", (ROOT / "docs" / "aws-semantics.md").read_text(), flags=re.MULTILINE)
+    table = [row.split(" | ") for row in rows if row.count(" | ") == 3][1:]
+    assert len(table) > 20
+    modules = {path.stem: path.read_text() for path in sources("lambdas", "stacks", "worker_image")}
+    for semantic, source, guard, tests in table:
+        assert source
+        for name in re.findall(r"`(\w+)\.[\w.]*?(\w+)`", guard):
+            assert re.search(rf"\b{name[1]}\b", modules[name[0]]), (semantic, name)
+        for path, _, test in re.findall(r"`(tests/[\w/]+\.py)(::(\w+))?`", tests):
+            assert f"def {test}" in (ROOT / path).read_text() if test else (ROOT / path).exists(), (
+                semantic,
+                path,
+                test,
+            )
+        assert "`tests/" in tests, semantic

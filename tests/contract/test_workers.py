@@ -277,3 +277,9 @@ def test_a_stop_that_was_not_answered_is_an_error(tasks: EcsTasks, stubber: Stub
     stubber.add_client_error("stop_task", "ServerException", "try again")
     with pytest.raises(ClientError, match="try again"):
         tasks.stop("fleet", arn(1), "no beat")
+
+
+def test_a_sender_has_given_up_before_anybody_else_sends_the_token() -> None:
+    once: Any = wiring._ONCE
+    assert once.connect_timeout + once.read_timeout < limits.RESEND_AFTER_S
+    assert once.retries["total_max_attempts"] == 1

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fleetcap.model import Job
+from fleetcap.model import Job, JobStatus, Slot, SlotState
 from local.client import Client
 from local.cloud import Cloud
 from local.deploy import Synth, deploy
@@ -38,6 +38,24 @@ class Stage:
         self.made += count
         return self.client.upload(paths)
 
+    def send(self, pool: str, *names: str, reads: int = READS) -> list[str]:
+        """One job of this pool for each name, each with a file of its own, all at once; their keys."""
+        wanted = [f"{pool}/{name}" for name in names]
+        sources = self.sources(len(wanted), reads)
+        messages = [{"source": s, "workflow_key": key, "pool": pool} for s, key in zip(sources, wanted, strict=True)]
+        self.client.send(messages)
+        return wanted
+
+    def running(self, key: str) -> tuple[Job, Slot]:
+        """Wait until the job runs; the job, and the slot of its worker."""
+        self.until(lambda: (job := self.job(key)) and job.status is JobStatus.RUNNING, f"{key} runs")
+        job = self.job(key)
+        assert job
+        assert job.holder
+        slot = self.client.table.slot(job.holder.lease.slot)
+        assert slot
+        return job, slot
+
     def job(self, key: str) -> Job | None:
         """The job of a key."""
         return self.client.table.job(key)
@@ -62,12 +80,21 @@ class Stage:
         return [job for key in keys if (job := self.job(key))]
 
     def drain(self, pool: str) -> None:
-        """Stop the pool's workers in order, and wait until their slots are free."""
-        ecs = self.client.cloud.client("ecs")
-        for slot in self.client.table.slots(pool):
-            if slot.arn:
-                ecs.stop_task(cluster=self.client.outputs["ClusterArn"], task=slot.arn, reason="end of a test")
-        self.until(lambda: not any(slot.held for slot in self.client.table.slots(pool)), f"{pool} is empty")
+        """Stop the pool's workers in order, each once it is ready, and wait until their slots are free.
+
+        A task that is stopped before its first beat is a launch that failed, and the pool would back off.
+        """
+        ecs, stopped = self.client.cloud.client("ecs"), set()
+
+        def empty() -> bool:
+            slots = self.client.table.slots(pool)
+            for slot in slots:
+                if slot.state is SlotState.READY and slot.arn not in stopped:
+                    ecs.stop_task(cluster=self.client.outputs["ClusterArn"], task=slot.arn, reason="end of a test")
+                    stopped.add(slot.arn)
+            return not any(slot.held for slot in slots)
+
+        self.until(empty, f"{pool} is empty")
 
     def invoke(self, output: str, event: object) -> Any:
         """Call a decider as Lambda does; its answer."""
@@ -93,20 +120,20 @@ class Stage:
         """How often anybody called RunTask since the recording began."""
         return sum(account.requests.get("ecs:RunTask", 0) for account in self.client.recording().values())
 
-    def tick_until(self, holds: Callable[[], object], what: str, within_s: float = 60) -> None:
+    def tick_until(self, holds: Callable[[], object], what: str, within_s: float = 60, every_s: float = 2.0) -> None:
         """The tick, over and over, until something holds."""
 
         def now() -> object:
             self.invoke("TickFunctionName", {})
             return holds()
 
-        self.until(now, what, within_s, every_s=2.0)
+        self.until(now, what, within_s, every_s)
 
 
 @contextmanager
 def staged(folder: Path, caps: Mapping[str, int], **knobs: object) -> Iterator[Stage]:
-    """A cloud of its own with these pools, deployed."""
-    config = {"pools": [{"name": name, "cap": cap} for name, cap in caps.items()], "intake_batch_size": 1, **knobs}
+    """A cloud of its own with these pools, deployed. `knobs` are every pool's."""
+    config = {"pools": [{"name": name, "cap": cap, **knobs} for name, cap in caps.items()], "intake_batch_size": 1}
     with Cloud(folder / "state", cold_start_s=0.5) as cloud:
         synth = Synth(config, cloud.environment())
         endpoints = cloud.start()

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from fleetcap import keys
-from fleetcap.model import Job, JobStatus, Slot, SlotState
+from fleetcap.model import Job, JobStatus, SlotState
 from tests.e2e.conftest import Stage, staged
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(300)]
@@ -39,7 +39,8 @@ LAUNCHED = ":set_launched_at"
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with staged(tmp_path_factory.mktemp("faults"), CAPS) as stage:
+    with staged(tmp_path_factory.mktemp("faults"), CAPS, beat_s=3) as stage:
+        stage.invoke("TickFunctionName", {})  # the slots exist
         yield stage
 
 
@@ -50,26 +51,6 @@ def stage(cloud: Stage) -> Iterator[Stage]:
     cloud.client.record_anew()
     yield cloud
     cloud.client.calm()
-
-
-def send(stage: Stage, pool: str, *names: str, reads: int = 400) -> list[str]:
-    """One job of this pool for each name, each with a file of its own, all at once; their keys."""
-    wanted = [f"{pool}/{name}" for name in names]
-    sources = stage.sources(len(wanted), reads)
-    messages = [{"source": s, "workflow_key": key, "pool": pool} for s, key in zip(sources, wanted, strict=True)]
-    stage.client.send(messages)
-    return wanted
-
-
-def running(stage: Stage, key: str) -> tuple[Job, Slot]:
-    """Wait until the job runs; the job and its worker's slot."""
-    stage.until(lambda: (job := stage.job(key)) and job.status is JobStatus.RUNNING, f"{key} runs")
-    job = stage.job(key)
-    assert job
-    assert job.holder
-    slot = stage.client.table.slot(job.holder.lease.slot)
-    assert slot
-    return job, slot
 
 
 def ended(stage: Stage, wanted: Sequence[str]) -> bool:
@@ -107,7 +88,7 @@ def test_five_keys_at_once_under_a_cap_of_two_are_two_launches_though_the_task_l
 ) -> None:
     stage.client.fault("empty-list")
     before = stage.client.meter("two").tasks_launched
-    wanted = send(stage, "two", *(f"burst-{n}" for n in range(5)))
+    wanted = stage.send("two", *(f"burst-{n}" for n in range(5)))
     stage.until(lambda: all(map(stage.job, wanted)), "five jobs are known")
     stage.until_ended(wanted)
     completed(stage, wanted)
@@ -122,7 +103,7 @@ def test_five_keys_at_once_under_a_cap_of_two_are_two_launches_though_the_task_l
 def test_a_launch_that_ecs_refuses_frees_its_slot_and_its_job_runs_later(stage: Stage) -> None:
     stage.client.fault("no-capacity", times=1, pool="one")
     before = stage.client.meter("one").tasks_launched
-    wanted = send(stage, "one", "refused")
+    wanted = stage.send("one", "refused")
     stage.until(lambda: stage.client.table.slots("one")[0].failed_at, "the launch failed")
     [slot] = stage.client.table.slots("one")
     job = stage.job(wanted[0])
@@ -142,7 +123,7 @@ def test_launches_without_a_true_answer_are_one_task_each_and_no_slot_is_freed_m
     for kind in ("throttle", "wrapped-throttle", "refuse", "timeout-before-start", "timeout-after-start"):
         stage.client.fault(kind, times=1, pool="eight")
     before, slots = stage.client.meter("eight").tasks_launched, stage.client.table.slots
-    wanted = send(stage, "eight", *(f"doubtful-{n}" for n in range(7)))
+    wanted = stage.send("eight", *(f"doubtful-{n}" for n in range(7)))
     stage.until(lambda: struck(stage) == [1] * 7, "every fault struck")
     stage.until(lambda: sum(slot.held for slot in slots("eight")) == 7, "seven slots are held")
     leases = {slot.lease for slot in slots("eight") if slot.held}
@@ -156,7 +137,7 @@ def test_launches_without_a_true_answer_are_one_task_each_and_no_slot_is_freed_m
 def test_an_image_that_cannot_be_pulled_makes_the_pool_wait_and_say_why(stage: Stage) -> None:
     stage.client.fault("image", pool="one")
     before = stage.client.meter("one").tasks_launched
-    wanted = send(stage, "one", "no-image")
+    wanted = stage.send("one", "no-image")
     stage.until(lambda: stage.client.table.slots("one")[0].failed_at, "the launch failed")
     for _ in range(3):
         stage.invoke("TickFunctionName", {})
@@ -184,7 +165,7 @@ def test_intakes_that_die_before_and_after_the_lease_and_before_and_after_run_ta
     ):
         stage.client.fault(kind, actor=INTAKE, operation=operation, text=text, times=1)
     before = stage.client.meter("eight").tasks_launched
-    wanted = send(stage, "eight", *(f"orphan-{n}" for n in range(4)))
+    wanted = stage.send("eight", *(f"orphan-{n}" for n in range(4)))
     stage.until(lambda: struck(stage) == [1, 1, 1, 1], "four intakes died")
     stage.tick_until(lambda: ended(stage, wanted), "all four jobs ran")
     stage.tick_until(lambda: all(s.arn for s in stage.client.table.slots("eight") if s.held), "every launch is known")
@@ -197,8 +178,8 @@ def test_intakes_that_die_before_and_after_the_lease_and_before_and_after_run_ta
 def test_a_task_state_that_dies_between_release_requeue_and_the_next_lease_is_healed_by_the_tick(
     stage: Stage, after: str, text: str
 ) -> None:
-    wanted = send(stage, "one", f"dies-after-{after}", reads=LONG_READS)
-    _, slot = running(stage, wanted[0])
+    wanted = stage.send("one", f"dies-after-{after}", reads=LONG_READS)
+    _, slot = stage.running(wanted[0])
     stage.client.fault("kill-after", actor=TASK_STATE, operation="dynamodb:UpdateItem", text=text, times=1)
     stage.client.kill(slot.arn)
     stage.until(lambda: struck(stage) == [1], "the decider died")
@@ -212,7 +193,7 @@ def test_a_task_state_that_dies_between_release_requeue_and_the_next_lease_is_he
 def test_two_ticks_at_once_and_one_that_dies_half_way_launch_nothing_twice(stage: Stage) -> None:
     stage.client.fault("timeout-before-start", times=4, pool="eight")
     before = stage.client.meter("eight").tasks_launched
-    wanted = send(stage, "eight", *(f"ticks-{n}" for n in range(4)))
+    wanted = stage.send("eight", *(f"ticks-{n}" for n in range(4)))
     stage.until(lambda: struck(stage) == [4], "four launches have no answer")
     time.sleep(21)  # as long as the tick leaves a launch to its own sender
     stage.client.fault("kill-after", actor=TICK, operation="ecs:RunTask", times=1)
@@ -236,8 +217,8 @@ def test_a_stopped_event_that_comes_twice_late_and_after_the_slot_was_leased_aga
 ) -> None:
     stage.client.fault("double-events", text="STOPPED", seconds=6, pool="one")
     before = stage.client.meter("one").tasks_launched
-    wanted = send(stage, "one", "twice", reads=LONG_READS)
-    first, slot = running(stage, wanted[0])
+    wanted = stage.send("one", "twice", reads=LONG_READS)
+    first, slot = stage.running(wanted[0])
     stage.client.kill(slot.arn)
     stage.until(lambda: (job := stage.job(wanted[0])) and job.attempt == 2, "the job runs again")
     again = {"messageId": "again", "body": json.dumps(stopped_event(stage, slot.arn))}
@@ -265,7 +246,7 @@ def test_a_task_that_stopped_before_its_launch_was_recorded_is_proof_for_its_own
     stage.client.fault("never-starts", times=1, pool="one")
     stage.client.fault("kill-after", actor=INTAKE, operation="ecs:RunTask", times=1)
     before = stage.client.meter("one").tasks_launched
-    wanted = send(stage, "one", "stopped-first")
+    wanted = stage.send("one", "stopped-first")
     stage.until(lambda: stage.client.table.slots("one")[0].failed_at, "the event freed the slot")
     stage.tick_until(lambda: ended(stage, wanted), "the job ran later")
     completed(stage, wanted)
@@ -282,7 +263,7 @@ def test_a_write_whose_reply_is_lost_and_that_the_sdk_sends_again_happens_once(s
         for text in texts:
             stage.client.fault("drop-reply", operation=f"dynamodb:{operation}", text=text, times=1)
     before = stage.client.meter("one").tasks_launched
-    wanted = send(stage, "one", "unheard")
+    wanted = stage.send("one", "unheard")
     stage.until_ended(wanted)
     assert struck(stage) == [1] * 6
     completed(stage, wanted)
@@ -293,8 +274,8 @@ def test_a_write_whose_reply_is_lost_and_that_the_sdk_sends_again_happens_once(s
 
 def test_the_late_completion_of_a_dead_attempt_is_refused_and_its_successor_is_unharmed(stage: Stage) -> None:
     stage.client.fault("delay", actor=WORKER, text=FINISH, seconds=30, seed=3, times=1)
-    wanted = send(stage, "one", "late")
-    first, slot = running(stage, wanted[0])
+    wanted = stage.send("one", "late")
+    first, slot = stage.running(wanted[0])
     stage.until(lambda: struck(stage) == [1], "the completion is under way", every_s=0.02)
     stage.client.kill(slot.arn)
     stage.until(lambda: (job := stage.job(wanted[0])) and job.attempt == 2, "another attempt began")
@@ -349,14 +330,15 @@ def test_a_cap_that_is_lowered_and_raised_under_load_is_kept_and_no_job_is_lost(
     def live() -> int:
         return stage.client.meter("three").live_tasks
 
-    wanted = send(stage, "three", *(f"load-{n}" for n in range(24)), reads=12_000)
-    stage.until(lambda: live() == 3, "three workers")
+    wanted = stage.send("three", *(f"load-{n}" for n in range(12)), reads=12_000)
+    stage.until(lambda: live() == 3 and all(map(stage.job, wanted)), "three workers, and every job known")
     recap(stage, "three", 1)
     stage.tick_until(lambda: live() == 1, "workers above the cap have left")
     with Watch(stage, "three") as lowered:
-        done = sum(ended(stage, [key]) for key in wanted)
-        stage.tick_until(lambda: sum(ended(stage, [key]) for key in wanted) >= done + 2, "the one goes on")
+        more = stage.send("three", *(f"more-{n}" for n in range(16)), reads=12_000)
+        stage.tick_until(lambda: any(ended(stage, [key]) for key in more), "the one goes on")
     assert lowered.highest == 1
+    wanted += more
     assert not ended(stage, wanted)
     recap(stage, "three", 2)
     with Watch(stage, "three") as raised:

@@ -11,32 +11,19 @@ from typing import Any
 import psutil
 import pytest
 
-from fleetcap.model import Job, JobStatus, Slot, SlotState
+from fleetcap.model import JobStatus, SlotState
 from tests.e2e.conftest import Stage
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(300)]
 
 
-def running(stage: Stage, message: dict[str, str]) -> tuple[Job, Slot]:
-    """Send a message and wait until its job runs; the job, and the slot of its worker."""
-    key = message["workflow_key"]
-    stage.client.send([message])
-    stage.until(lambda: (job := stage.job(key)) and job.status is JobStatus.RUNNING, "the job runs")
-    job = stage.job(key)
-    assert job is not None
-    assert job.holder is not None
-    slot = stage.client.table.slot(job.holder.lease.slot)
-    assert slot is not None
-    return job, slot
-
-
 def test_a_worker_killed_in_the_middle_of_a_job_sends_it_to_another_that_completes_it(stage: Stage) -> None:
-    [source] = stage.sources(1, reads=60_000)
-    first, slot = running(stage, {"source": source, "workflow_key": "killed/1", "pool": "two"})
+    [key] = stage.send("two", "killed", reads=60_000)
+    first, slot = stage.running(key)
     [task] = [task for task in stage.client.tasks() if task["arn"] == slot.arn]
 
     stage.client.kill(slot.arn)
-    [job] = stage.until_ended(["killed/1"])
+    [job] = stage.until_ended([key])
 
     assert (job.status, job.attempt, job.interruptions, job.failures) == (JobStatus.COMPLETED, 2, 1, 0)
     assert job.holder != first.holder
@@ -45,12 +32,12 @@ def test_a_worker_killed_in_the_middle_of_a_job_sends_it_to_another_that_complet
 
 
 def test_a_worker_that_is_stopped_gives_its_job_back_and_leaves_in_order(stage: Stage) -> None:
-    [source] = stage.sources(1, reads=60_000)
-    _, slot = running(stage, {"source": source, "workflow_key": "drained/1", "pool": "two"})
+    [key] = stage.send("two", "drained", reads=60_000)
+    _, slot = stage.running(key)
     ecs = stage.client.cloud.client("ecs")
 
     ecs.stop_task(cluster=stage.client.outputs["ClusterArn"], task=slot.arn, reason="a test")
-    [job] = stage.until_ended(["drained/1"])
+    [job] = stage.until_ended([key])
 
     assert (job.status, job.attempt, job.interruptions, job.failures) == (JobStatus.COMPLETED, 2, 1, 0)
 
