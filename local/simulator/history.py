@@ -128,8 +128,7 @@ class History:
         self.jobs = {each.job.key: each.job for each in plan.messages if each.job}
         if plan.faultless:
             count = len(self.jobs)
-            displaced_s = limits.TICK_PERIOD_S if count > 1 else 0.0  # by a job of a higher priority
-            bound_s = plan.cold_start_s * 1.5 + LEAVES_S + 10.0 + displaced_s
+            bound_s = plan.cold_start_s * 1.5 + LEAVES_S + 10.0
             truth.pick_up_bound_s = bound_s if count <= plan.cap else 0.0
         if plan.lifetime_s == limits.LIFETIME_S and len(plan.caps) == 1:  # nobody is asked to leave its lanes empty
             round_s = max(plan.look_s, plan.supervise_s if plan.lanes > 1 else 0.0)

@@ -100,6 +100,23 @@ def test_only_the_wanted_jobs_get_a_lease_and_the_ones_ahead_of_them_still_use_t
 # --- launches in flight
 
 
+@pytest.mark.parametrize("lane", [ready(0), launching(0, for_job="gone", age_s=limits.FRESH_LEASE_S + 1)])
+def test_a_job_that_a_later_one_passes_by_gets_the_lease_that_the_later_one_needed_not(lane: Slot) -> None:
+    jobs = [queued("first", age_s=9), queued("second", age_s=8), queued("urgent", age_s=1, priority=9)]
+    slots = [lane, *empty_slots(3, first=1)]
+    assert leases(slots, jobs[:2], wanted={"second"}) == ["second"]
+    assert leases(slots, jobs, wanted={"urgent"}) == ["first"]
+    assert leases(slots, jobs[1:], wanted={"urgent"}) == ["second"]
+
+
+def test_a_job_that_takes_its_own_launch_or_whose_turn_it_was_passes_nobody_by() -> None:
+    own = [launching(0, for_job="urgent"), *empty_slots(3, first=1)]
+    jobs = [queued("first", age_s=9), queued("urgent", age_s=1, priority=9)]
+    assert leases(own, jobs, wanted={"urgent"}) == []
+    in_turn = [queued("first", age_s=9), queued("second", age_s=8)]
+    assert leases([ready(0), *empty_slots(3, first=1)], in_turn, wanted={"first"}) == []
+
+
 def test_a_launch_begun_for_a_job_is_not_begun_again() -> None:
     (job,) = burst(1)
     assert leases([launching(0, for_job=job.key, age_s=200), *empty_slots(2, first=1)], [job]) == []

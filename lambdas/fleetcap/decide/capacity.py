@@ -105,21 +105,33 @@ def scale(view: View, wanted: Collection[str] | None, most: int) -> list[LeaseFo
 
     A job gets one if at least as many jobs are ahead of it as lanes are free. A launch that was begun for a job counts
     for that job alone, so that deciders of one burst do not count on each other's launches. `wanted` limits the answer
-    to these jobs (None: all), `most` to this many.
+    to these jobs (None: all), and to jobs that one of them passes by: who came earlier and counted on the lane that it
+    takes would otherwise wait for the tick. `most` limits it to this many.
     """
     lanes = _Lanes(view)
     leases: list[LeaseFor] = []
+    passing: list[float] = []
     room = min(most, len(candidates(view.pool, view.slots)), limits.LEASES_PER_DECISION)
     if backoff(view.slots, view.now).strikes:
         room = min(room, 1)  # one launch finds out whether capacity is back
     for job in sorted(view.queued, key=lambda job: job.rank):
         if len(leases) >= room:
             break
-        if lanes.take(job) or (wanted is not None and job.key not in wanted):
-            continue
-        leases.append(LeaseFor(job.key))
-        lanes.launching += view.pool.jobs_per_worker - 1
+        asked = wanted is None or job.key in wanted
+        if lanes.take(job):
+            passing += [job.queued_at] if asked and not lanes.promised(job) else []
+        elif asked or _passed_by(passing, job):
+            leases.append(LeaseFor(job.key))
+            lanes.launching += view.pool.jobs_per_worker - 1
     return leases
+
+
+def _passed_by(passing: list[float], job: Queued) -> bool:
+    """Whether a job that came later took a lane ahead of this one. Each that did makes up for one."""
+    later = next((queued_at for queued_at in passing if queued_at > job.queued_at), None)
+    if later is not None:
+        passing.remove(later)
+    return later is not None
 
 
 class _Lanes:
@@ -154,9 +166,13 @@ class _Lanes:
         self._promised.add(job)
         return 1
 
+    def promised(self, job: Queued) -> bool:
+        """Whether a launch was begun for this job."""
+        return job.key in self._promised
+
     def take(self, job: Queued) -> bool:
         """Whether a lane serves this job. READY lanes that left it waiting for minutes evidently do not."""
-        if job.key in self._promised:
+        if self.promised(job):
             return True
         if self.ready > 0 and self._now - max(job.queued_at, job.due_at) < limits.UNSERVED_S:
             self.ready -= 1
