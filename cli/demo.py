@@ -19,8 +19,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pysam
-from pysam.utils import SamtoolsError
 from rich.console import Console
 from rich.live import Live
 
@@ -31,10 +29,9 @@ from fleetcap.model import Job, JobStatus, Pool
 from local.client import Client
 from local.cloud import ROOT, Cloud, CloudError
 from local.deploy import Synth, deploy
-from local.proxy.recording import Account
+from local.proxy.recording import bill
+from local.results import Verified, verify
 
-ACTORS = "fleetcap-"
-"""How the names begin under which the demo's functions and workers call AWS."""
 LOOK_EVERY_S = 0.75
 PLAIN_EVERY_S = 5.0
 
@@ -52,15 +49,6 @@ class Plan:
     results: Path
     timeout_s: float
     picture: Path | None = None
-
-
-@dataclass(frozen=True)
-class Verified:
-    """One result compared with its input; `trouble` is empty where they agree."""
-
-    name: str
-    reads: int
-    trouble: str
 
 
 def run(plan: Plan, console: Console) -> int:
@@ -211,22 +199,6 @@ def _fetch_and_verify(client: Client, plan: Plan, files: Sequence[Path], last: S
         return list(processes.map(verify, *zip(*pairs, strict=True))) if pairs else []
 
 
-def verify(name: str, source: Path, result: Path) -> Verified:
-    """Whether the result is a whole, sorted, indexed BAM with as many reads as its input."""
-    try:
-        pysam.quickcheck(str(result))
-        expected = int(str(pysam.view("-c", str(source))))
-        found = int(str(pysam.view("-c", str(result))))
-        with pysam.AlignmentFile(str(result)) as bam:
-            order = bam.header.to_dict().get("HD", {}).get("SO")
-            indexed = bam.check_index()
-    except (OSError, ValueError, SamtoolsError) as error:
-        return Verified(name, 0, f"{name}: the result cannot be read ({error})")
-    if (found, order, indexed) != (expected, "coordinate", True):
-        return Verified(name, found, f"{name}: {found} of {expected} reads, order {order}, index {indexed}")
-    return Verified(name, found, "")
-
-
 def _summary(plan: Plan, last: Snapshot, peak: int, launched: int) -> dict[str, object]:
     ends = [job.ended_at - last.sent_at for job in last.with_status(JobStatus.COMPLETED)]
     return {
@@ -239,15 +211,6 @@ def _summary(plan: Plan, last: Snapshot, peak: int, launched: int) -> dict[str, 
         "overshoot": max(0, peak - plan.cap),
         "wall_s": round(max(ends, default=0.0), 2),
         "first_result_s": round(min(ends, default=0.0), 2),
-    }
-
-
-def bill(recording: Mapping[str, Account]) -> dict[str, object]:
-    """What Fleetcap's own actors asked of AWS: calls by operation, and DynamoDB's units as they are billed."""
-    ours = {actor.removeprefix(ACTORS): told for actor, told in recording.items() if actor.startswith(ACTORS)}
-    return {
-        "aws_requests": {actor: told.requests for actor, told in ours.items()},
-        "dynamodb_units": {actor: {"read": told.read_units, "write": told.write_units} for actor, told in ours.items()},
     }
 
 

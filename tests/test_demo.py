@@ -7,8 +7,9 @@ from pathlib import Path
 import pysam
 import pytest
 
-from cli.demo import Verified, find_trouble, verify
+from cli.demo import find_trouble
 from fleetcap.model import Job, JobStatus, Request
+from local.results import Verified, verify
 from local.samples import make_bam
 
 GOOD: dict[str, object] = {"completed": 1, "overshoot": 0, "cap": 2, "peak_live_tasks": 2}
