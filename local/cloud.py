@@ -23,7 +23,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final, NamedTuple, Self
 
 import boto3
 import psutil
@@ -80,6 +80,15 @@ class Endpoints:
         )
 
 
+class Marked(NamedTuple):
+    """A process that carries a cloud's mark. `server` is the name of one that the cloud itself started, or empty."""
+
+    pid: int
+    parent: int
+    command: str
+    server: str = ""
+
+
 class Cloud:
     """One embedded cloud in one directory: a context manager that holds the directory, and in it `start`."""
 
@@ -89,6 +98,7 @@ class Cloud:
         self.cold_start_s = cold_start_s
         self._lock: IO[str] | None = None
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._names: dict[int, str] = {}
 
     def __enter__(self) -> Self:
         """Take the directory for this process, and sweep what a killed predecessor left there."""
@@ -106,6 +116,15 @@ class Cloud:
     def environment(self) -> dict[str, str]:
         """What a helper process of this cloud is started with, so that it is found and swept like all others."""
         return {**os.environ, MARK: str(self.directory), "TMPDIR": str(self.directory / "tmp")}
+
+    def marked(self) -> list[Marked]:
+        """Every process of this cloud that lives now, whoever started it."""
+        found: list[Marked] = []
+        for process in _marked(str(self.directory)):
+            with _gone_is_fine(), process.oneshot():
+                command, server = " ".join(process.cmdline()), self._names.get(process.pid, "")
+                found.append(Marked(process.pid, process.ppid(), command, server))
+        return found
 
     def start(self) -> Endpoints:
         """Start everything and wait until it answers. A port that somebody else took meanwhile is chosen anew."""
@@ -159,6 +178,7 @@ class Cloud:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         self._processes.clear()
+        self._names.clear()
 
     def _locked(self) -> IO[str]:
         """Hold the directory for this process; the system lets go of it when the process dies, however it dies."""
@@ -243,6 +263,7 @@ class Cloud:
                 start_new_session=True,
             )
         self._processes.append(process)
+        self._names[process.pid] = name
 
     def _wait_until_up(self, name: str, url: str, ca_bundle: Path) -> None:
         """Until the server started last answers."""
