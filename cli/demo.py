@@ -29,7 +29,7 @@ from fleetcap.model import Job, JobStatus, Pool
 from local.client import Client
 from local.cloud import ROOT, Cloud, CloudError
 from local.deploy import Synth, deploy
-from local.proxy.recording import bill
+from local.proxy.bill import bill
 from local.results import Verified, verify
 
 LOOK_EVERY_S = 0.75

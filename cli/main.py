@@ -19,6 +19,7 @@ from rich.console import Console
 
 from cli import demo as demo_story
 from cli import faults
+from cli.calls import calls
 from cli.clouds import Name, state
 from fleetcap import limits, messages
 from local import cloud as local_cloud
@@ -112,6 +113,7 @@ def env(name: Name = "default") -> None:
 local_app.add_typer(faults.app, name="fault")
 local_app.command("faults")(faults.listed)
 local_app.command()(faults.calm)
+local_app.command()(calls)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

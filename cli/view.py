@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from cli.burst import Snapshot
 from fleetcap.model import Job, JobStatus, SlotState
+from local.proxy.bill import bill_table
 
 _STAGES: Final = {"start": "white", "download": "blue", "sort": "magenta", "index": "cyan", "verify": "yellow"}
 _BAR: Final = 34
@@ -143,22 +144,7 @@ def closing(summary: dict[str, object], trouble: list[str]) -> RenderableType:
         if not trouble
         else Text("\n".join(f"✘ {line}" for line in trouble), "bold red")
     )
-    return Group(table, _bill(summary), verdict)
-
-
-def _bill(summary: dict[str, Any]) -> RenderableType:
-    """What each actor asked of AWS."""
-    accounts: dict[str, list[float]] = {}
-    for actor, requests in summary["aws_requests"].items():
-        to_table = sum(count for name, count in requests.items() if name.startswith("dynamodb:"))
-        accounts[actor] = [sum(requests.values()), to_table, *summary["dynamodb_units"][actor].values()]
-    table = Table(box=box.ROUNDED, border_style="dim", padding=(0, 2), header_style="dim", show_footer=True)
-    table.add_column("calls of AWS by", "together")
-    for number, heading in enumerate(("requests", "to DynamoDB", "read units", "write units")):
-        table.add_column(heading, f"{sum(row[number] for row in accounts.values()):,.0f}", justify="right")
-    for actor, figures in accounts.items():
-        table.add_row(actor, *(f"{figure:,.0f}" for figure in figures))
-    return table
+    return Group(table, bill_table(summary), verdict)
 
 
 _CLOSING: Final = {

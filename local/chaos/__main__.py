@@ -29,7 +29,7 @@ from local.chaos.verdict import Found, find_trouble, none_after_the_end
 from local.client import Client
 from local.cloud import Cloud, CloudError
 from local.deploy import Synth, deploy
-from local.proxy.recording import bill
+from local.proxy.bill import bill
 from local.samples import make_bam
 
 READS: Final = (200, 400, 700)

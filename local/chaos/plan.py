@@ -10,7 +10,7 @@ from random import Random
 from typing import Any, Final
 
 from fleetcap import limits
-from local.proxy.recording import ACTORS
+from local.proxy.bill import ACTORS
 
 ROUND_S: Final = 60
 """Every kind of fault has its turn in each round, in an order of the round's own."""

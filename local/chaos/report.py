@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from local.chaos.storm import Look, Show
+from local.proxy.bill import bill_table
 
 PLAIN_EVERY_S: Final = 10.0
 
@@ -59,7 +60,7 @@ def closing(figures: Mapping[str, Any], trouble: Sequence[str]) -> RenderableTyp
         if not trouble
         else Text("\n".join(f"✘ {sentence}" for sentence in trouble), "bold red")
     )
-    return Group(table, _struck(figures), _bill(figures), verdict)
+    return Group(table, _struck(figures), bill_table(figures), verdict)
 
 
 def _struck(figures: Mapping[str, Any]) -> RenderableType:
@@ -70,17 +71,6 @@ def _struck(figures: Mapping[str, Any]) -> RenderableType:
     for kind, places in figures["struck"].items():
         where = ", ".join(f"{place} {times}" for place, times in places.items() if place)
         table.add_row(kind, f"{sum(places.values()):,}", where)
-    return table
-
-
-def _bill(figures: Mapping[str, Any]) -> RenderableType:
-    table = Table(box=box.ROUNDED, border_style="dim", padding=(0, 2), header_style="dim")
-    table.add_column("calls of AWS by")
-    for heading in ("requests", "read units", "write units"):
-        table.add_column(heading, justify="right")
-    for actor, requests in figures["aws_requests"].items():
-        units = figures["dynamodb_units"][actor]
-        table.add_row(actor, *(f"{figure:,.0f}" for figure in (sum(requests.values()), units["read"], units["write"])))
     return table
 
 

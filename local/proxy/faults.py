@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
-from random import Random
+from random import Random, randrange
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -34,6 +34,7 @@ KINDS: Final[Mapping[str, str]] = {
 }
 BEFORE: Final = frozenset({Kind.DROP_REQUEST, Kind.KILL_BEFORE})
 AFTER: Final = frozenset({Kind.DROP_REPLY, Kind.KILL_AFTER})
+SEEDS: Final = 1_000_000
 KILLS: Final = frozenset({Kind.KILL_BEFORE, Kind.KILL_AFTER})
 
 
@@ -53,7 +54,7 @@ class Fault(BaseModel):
     times: int | None = Field(default=None, ge=1)
     share: float = Field(default=1.0, gt=0, le=1)
     seconds: float = Field(default=0.0, ge=0, le=900)
-    seed: int | None = None
+    seed: int = Field(default_factory=lambda: randrange(SEEDS))  # noqa: S311 - drawn, and told, if nobody gives one
 
     def fits(self, call: Call, caller: Caller) -> bool:
         """Whether this call of this process is meant."""

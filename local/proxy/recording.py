@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from local.proxy.calls import Call
 from local.proxy.units import Units
-
-ACTORS: Final = "fleetcap-"
-"""How the names begin under which functions and workers call AWS, unless the deployment has another name."""
 
 
 @dataclass
@@ -48,12 +44,3 @@ class Recording:
     def told(self) -> dict[str, Any]:
         """By actor, as JSON."""
         return {actor: asdict(account) for actor, account in sorted(self._accounts.items())}
-
-
-def bill(recording: Mapping[str, Account]) -> dict[str, object]:
-    """What Fleetcap's own actors asked of AWS: calls by operation, and DynamoDB's units as they are billed."""
-    ours = {actor.removeprefix(ACTORS): told for actor, told in recording.items() if actor.startswith(ACTORS)}
-    return {
-        "aws_requests": {actor: told.requests for actor, told in ours.items()},
-        "dynamodb_units": {actor: {"read": told.read_units, "write": told.write_units} for actor, told in ours.items()},
-    }

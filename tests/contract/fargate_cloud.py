@@ -42,6 +42,7 @@ class Cloud:
         self.emulator_url, self.url = f"https://127.0.0.1:{self.emulator_port}", f"http://127.0.0.1:{self.port}"
         self.processes: list[subprocess.Popen[bytes]] = []
         self.families = 0
+        self.proxy_url = ""
 
     def start(self) -> None:
         cert = self._certificate()
@@ -73,6 +74,15 @@ class Cloud:
         process = self._spawn(argv, env, "fargate.log")
         wait_for(lambda: answers(port))
         return process
+
+    def start_proxy(self) -> str:
+        """A proxy before both, for its knobs; its URL."""
+        port = free_port()
+        behind = ["--emulator", self.emulator_url, "--fargate", self.url]
+        options = ["--port", str(port), *behind, "--certificate", str(self.folder / "server.pem")]
+        self._spawn([sys.executable, "-m", "local.proxy", *options], BASE, "proxy.log")
+        wait_for(lambda: answers(port))
+        return f"https://127.0.0.1:{port}"
 
     def stop(self) -> None:
         """End the endpoints, then the emulator with its children: it would wait for our open connections."""

@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import ReadTimeoutError
 from typer.testing import CliRunner
 
-from cli import faults as command
+from cli import calls, faults
 from cli.main import app
 from fleetcap.decide.launch import refused as read_refusal
 from fleetcap.events import task_stopped
@@ -24,6 +24,7 @@ from local.client import Client
 from local.cloud import CloudError, Endpoints
 from local.fargate.faults import ACTS, KINDS
 from local.fargate.tasks import Launch, Registry, Status
+from local.proxy.faults import KINDS as CALL_KINDS
 from tests.contract.fargate_cloud import NETWORK, SLEEP, Cloud, code, refused, running_cloud, wait_for
 
 QUICK: Final = ["true"]
@@ -44,6 +45,7 @@ LONG_AGO_S: Final = 60
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
     with running_cloud(tmp_path_factory.mktemp("cloud")) as cloud:
+        cloud.proxy_url = cloud.start_proxy()
         yield cloud
 
 
@@ -57,7 +59,7 @@ def cloud(running: Cloud) -> Iterator[Cloud]:
 def client(cloud: Cloud, **families: str) -> Client:
     """A client of the cloud, with a pool for each of these families."""
     definitions = {pool: f"arn:aws:ecs:us-east-1:000000000000:task-definition/{f}" for pool, f in families.items()}
-    endpoints = Endpoints(cloud.emulator_url, cloud.url, str(cloud.certificate))
+    endpoints = Endpoints(cloud.proxy_url, cloud.url, str(cloud.certificate))
     return Client(endpoints, {"WorkerTaskDefinitionArns": json.dumps(definitions)})
 
 
@@ -447,13 +449,14 @@ def fleetcap(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str
             raise done.exception
         return done.output
 
-    monkeypatch.setattr(command, "client", lambda _: client(cloud, default="family-1", idle="nobody"))
+    for command in (faults, calls):
+        monkeypatch.setattr(command, "client", lambda _: client(cloud, default="family-1", idle="nobody"))
     return run
 
 
 def test_the_command_knows_every_kind() -> None:
     text = CliRunner().invoke(app, ["local", "fault", "--help"], env={"COLUMNS": "160"}).output
-    assert [name for name in [*KINDS, *ACTS] if f" {name} " not in text] == []
+    assert [name for name in [*KINDS, *CALL_KINDS, *ACTS] if f" {name} " not in text] == []
 
 
 @pytest.mark.cloud
@@ -469,7 +472,16 @@ def test_faults_are_ordered_shown_and_cleared_by_command(fleetcap: Callable[...,
     assert "drop-events" in shown and "family-1" in shown and "always" in shown
     with pytest.raises(CloudError, match="delay-events needs `seconds`: how late they come at most"):
         fleetcap("fault", "delay-events")
-    assert fleetcap("calm") == "2 faults cleared.\n"
+    said = fleetcap("fault", "kill-after", "--actor", "fleetcap-tick", "--operation", "ecs:RunTask")
+    assert "kill-after, stands until `fleetcap local calm`." in said
+    killing = json.loads(fleetcap("faults", "--json"))[-1]
+    assert (killing["kind"], killing["actor"], killing["operation"]) == ("kill-after", "fleetcap-tick", "ecs:RunTask")
+    shown = fleetcap("faults")
+    assert "fleetcap-tick" in shown and "ecs:RunTask" in shown and str(killing["seed"]) in shown
+    with pytest.raises(CloudError, match="share: Input should be greater than 0"):
+        fleetcap("fault", "drop-reply", "--share", 0)
+    assert fleetcap("calm") == "3 faults cleared.\n"
+    assert fleetcap("calls") == "Nobody has called yet.\n"
 
 
 @pytest.mark.cloud

@@ -1,4 +1,4 @@
-"""One embedded cloud for all end-to-end tests: the real template, real deciders, real workers, authorization on."""
+"""An embedded cloud for end-to-end tests: the real template, real deciders, real workers, authorization on."""
 
 from __future__ import annotations
 
@@ -142,8 +142,8 @@ def staged(folder: Path, caps: Mapping[str, int], **knobs: object) -> Iterator[S
         yield Stage(Client(endpoints, outputs), folder / "files")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    """The cloud, deployed once."""
+    """A cloud of each module's own, so that its figures are those of the module's tests."""
     with staged(tmp_path_factory.mktemp("cloud"), CAPS) as stage:
         yield stage
