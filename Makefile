@@ -5,6 +5,8 @@ SHELL := /bin/bash
 # A setting of the caller's that makes every Python process start slowly, or look elsewhere for code, is not ours.
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Node trusts the certificates that the system trusts, as pip and uv do.
+export NODE_USE_SYSTEM_CA := 1
 
 PYTHON ?= python3
 READY := .venv/.ready

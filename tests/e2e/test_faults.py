@@ -35,6 +35,7 @@ LEASE, RELEASE, BEAT = (sets("state", state.value) for state in (SlotState.LAUNC
 CLAIM, REQUEUE = (sets("status", status.value) for status in (JobStatus.RUNNING, JobStatus.QUEUED))
 FINISH = sets("status", JobStatus.COMPLETED.value)
 LAUNCHED = ":set_launched_at"
+STAGE = ":set_stage"
 
 
 @pytest.fixture(scope="module")
@@ -272,18 +273,21 @@ def test_a_write_whose_reply_is_lost_and_that_the_sdk_sends_again_happens_once(s
     sound(stage, "one")
 
 
-def test_the_late_completion_of_a_dead_attempt_is_refused_and_its_successor_is_unharmed(stage: Stage) -> None:
-    stage.client.fault("delay", actor=WORKER, text=FINISH, seconds=30, seed=3, times=1)
-    wanted = stage.send("one", "late")
+@pytest.mark.parametrize(("what", "text", "reads"), [("completion", FINISH, 400), ("stage", STAGE, LONG_READS)])
+def test_a_late_write_of_a_dead_attempt_is_refused_and_its_successor_is_unharmed(
+    stage: Stage, what: str, text: str, reads: int
+) -> None:
+    stage.client.fault("delay", actor=WORKER, text=text, seconds=30, seed=3, times=1)
+    wanted = stage.send("one", f"late-{what}", reads=reads)
     first, slot = stage.running(wanted[0])
-    stage.until(lambda: struck(stage) == [1], "the completion is under way", every_s=0.02)
+    stage.until(lambda: struck(stage) == [1], f"the {what} is under way", every_s=0.02)
     stage.client.kill(slot.arn)
     stage.until(lambda: (job := stage.job(wanted[0])) and job.attempt == 2, "another attempt began")
     stage.until_ended(wanted)
     [successor] = completed(stage, wanted, attempt=2)
     assert successor.holder != first.holder
     assert stage.client.recording()[WORKER].refused == 0
-    stage.until(lambda: stage.client.recording()[WORKER].refused == 1, "the late completion came and was refused")
+    stage.until(lambda: stage.client.recording()[WORKER].refused == 1, f"the late {what} came and was refused")
     assert stage.job(wanted[0]) == successor
     sound(stage, "one")
 
