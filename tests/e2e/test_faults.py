@@ -273,7 +273,7 @@ def test_a_write_whose_reply_is_lost_and_that_the_sdk_sends_again_happens_once(s
     sound(stage, "one")
 
 
-@pytest.mark.parametrize(("what", "text", "reads"), [("completion", FINISH, 400), ("stage", STAGE, LONG_READS)])
+@pytest.mark.parametrize(("what", "text", "reads"), [("completion", FINISH, 400), ("stage", STAGE, 3 * LONG_READS)])
 def test_a_late_write_of_a_dead_attempt_is_refused_and_its_successor_is_unharmed(
     stage: Stage, what: str, text: str, reads: int
 ) -> None:

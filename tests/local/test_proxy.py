@@ -156,6 +156,13 @@ def test_a_fault_strikes_the_calls_that_fit_all_it_says(fields: dict[str, object
     assert faults.strike(CALL, Caller(7, 8))[0] is (Kind.DROP_REPLY if fits else None)
 
 
+def test_the_last_call_of_a_process_that_is_gone_does_not_slip_through() -> None:
+    faults = Faults()
+    faults.add(Fault(kind=Kind.DROP_REQUEST, pid=7))
+    assert faults.strike(CALL, Caller())[0] is Kind.DROP_REQUEST
+    assert faults.strike(CALL, Caller(9, 9))[0] is None
+
+
 def test_a_fault_strikes_as_often_as_it_was_told_then_the_next_has_its_turn() -> None:
     faults = Faults()
     faults.add(Fault(kind=Kind.DROP_REPLY, times=2))
