@@ -1,23 +1,21 @@
 """Faults to order: what may go wrong, how often, and for which tasks. Values and rules; the other rooms carry them out.
 
-A standing fault strikes the calls, events or reads that it matches until it is used up or cleared; an act is done once,
-to one task. Chance comes from each fault's own seed: the same matches in the same order are struck again.
+A standing fault strikes the calls, events or reads that it matches until it is used up or cleared (`local.standing`);
+an act is done once, to one task.
 """
 
 from __future__ import annotations
 
 import math
-import random
-import threading
-from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Final, TypeGuard
 
-from local.fargate.tasks import EcsError, Json, Status
+from local.fargate.tasks import EcsError, Status
+from local.standing import StandingFaults
 
 SECONDS_MAX: Final = 3_600
 SPOT_WARNING_S: Final = 120
-SEEDS: Final = 1_000_000
 
 
 class BadFault(ValueError):
@@ -195,67 +193,16 @@ def is_number(value: object) -> TypeGuard[float]:
     return is_whole(value) or isinstance(value, float)
 
 
-@dataclass
-class Standing:
-    """A fault that stands, and what it has done so far. `left` None: until it is cleared."""
-
-    id: int
-    fault: Fault
-    chance: random.Random
-    struck: int = 0
-
-    @property
-    def left(self) -> int | None:
-        """How often it may still strike."""
-        return None if self.fault.times is None else self.fault.times - self.struck
-
-    def strikes(self) -> bool:
-        """Draw whether it strikes what it matches, and count if it does."""
-        hit = self.left != 0 and self.chance.random() < self.fault.share
-        self.struck += hit
-        return hit
-
-    def moment(self) -> float:
-        """Some time within its seconds."""
-        return self.chance.uniform(0, self.fault.seconds)
-
-
-class Faults:
-    """The standing faults. Any thread may ask; what is used up stays listed until it is cleared."""
+class Faults(StandingFaults[Fault]):
+    """The standing faults of the endpoint."""
 
     def __init__(self) -> None:
-        self._standing: list[Standing] = []
-        self._last_id = 0
-        self._lock = threading.Lock()
-
-    def add(self, fault: Fault) -> int:
-        """Let a fault stand from now on; its id."""
-        with self._lock:
-            self._last_id += 1
-            seeded = fault if fault.seed is not None else replace(fault, seed=random.randrange(SEEDS))
-            self._standing.append(Standing(self._last_id, seeded, random.Random(seeded.seed)))
-            return self._last_id
-
-    def listed(self) -> list[Json]:
-        """Each with its fields, its id, how often it struck and what is left."""
-        with self._lock:
-            return [
-                {"id": each.id, **asdict(each.fault), "struck": each.struck, "left": each.left}
-                for each in self._standing
-            ]
-
-    def clear(self, number: int | None = None) -> int:
-        """Clear one fault, or all; how many. What already struck goes its way."""
-        with self._lock:
-            kept = [each for each in self._standing if number not in (None, each.id)]
-            cleared = len(self._standing) - len(kept)
-            self._standing = kept
-            return cleared
+        super().__init__(asdict)
 
     def strike(self, *kinds: str, families: Collection[str] | None = None, status: str = "") -> Fault | None:
         """The first fault of these kinds that strikes, if any does. `families`: whom it would concern, None: all."""
-        with self._lock:
-            return next((each.fault for each in self._matching(kinds, families, status) if each.strikes()), None)
+        struck = self._first_that_strikes(_covering(kinds, families, status))
+        return struck.fault if struck else None
 
     def refuses(self, family: str) -> bool:
         """Whether there is no capacity for one more task of a family."""
@@ -267,11 +214,12 @@ class Faults:
             return []
         at = [0.0]
         with self._lock:
-            for each in self._matching(["double-events"], [family], status):
+            for each in self._matching(_covering(["double-events"], [family], status)):
                 at += [each.moment()] if each.strikes() else []
-            for each in self._matching(["delay-events"], [family], status):
+            for each in self._matching(_covering(["delay-events"], [family], status)):
                 at = [seconds + each.moment() if each.strikes() else seconds for seconds in at]
         return at
 
-    def _matching(self, kinds: Collection[str], families: Collection[str] | None, status: str) -> list[Standing]:
-        return [each for each in self._standing if each.fault.kind in kinds and each.fault.covers(families, status)]
+
+def _covering(kinds: Collection[str], families: Collection[str] | None, status: str) -> Callable[[Fault], bool]:
+    return lambda fault: fault.kind in kinds and fault.covers(families, status)

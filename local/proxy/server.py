@@ -123,7 +123,7 @@ class Proxy:
         return web.json_response({})
 
     async def _tell_faults(self, _request: web.Request) -> web.Response:
-        return web.json_response(self.faults.told())
+        return web.json_response(self.faults.listed())
 
     async def _add_fault(self, request: web.Request) -> web.Response:
         try:

@@ -170,7 +170,7 @@ def test_a_fault_strikes_as_often_as_it_was_told_then_the_next_has_its_turn() ->
     kinds = [faults.strike(CALL, Caller()) for _ in range(3)]
     assert [kind for kind, _ in kinds] == [Kind.DROP_REPLY, Kind.DROP_REPLY, Kind.DELAY]
     assert 0 < kinds[-1][1] < 5
-    assert [(each["struck"], each["left"]) for each in faults.told()] == [(2, 0), (1, None)]
+    assert [(each["struck"], each["left"]) for each in faults.listed()] == [(2, 0), (1, None)]
     assert (faults.clear(second), faults.clear(second), faults.clear()) == (1, 0, 1)
     assert faults.strike(CALL, Caller()) == (None, 0.0)
 
