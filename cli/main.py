@@ -5,12 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import signal
 import sys
 import threading
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -116,14 +114,9 @@ local_app.command()(faults.calm)
 local_app.command()(calls)
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 def main() -> None:
     """Entry point: SIGTERM and SIGHUP unwind like Ctrl-C, and an error is one sentence, not a traceback."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    local_cloud.unwind_on_signals()
     try:
         app()
     except (local_cloud.CloudError, BotoCoreError, ClientError) as error:

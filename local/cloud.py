@@ -23,6 +23,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from pathlib import Path
+from types import FrameType
 from typing import IO, Any, Final, NamedTuple, Self
 
 import boto3
@@ -326,6 +327,16 @@ def _holds_lock(directory: Path) -> bool:
         except OSError:
             return True
     return False
+
+
+def unwind_on_signals() -> None:
+    """Let SIGTERM and SIGHUP unwind this program like Ctrl-C, so that it ends what it started."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def sweep(directory: Path) -> int:

@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import signal
 import sys
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, Final
 
 import pysam
@@ -27,7 +25,7 @@ from local.chaos.plan import bursts, strokes
 from local.chaos.storm import Storm, Ticker, config
 from local.chaos.verdict import Found, find_trouble, none_after_the_end
 from local.client import Client
-from local.cloud import Cloud, CloudError
+from local.cloud import Cloud, CloudError, unwind_on_signals
 from local.deploy import Synth, deploy
 from local.proxy.bill import bill
 from local.samples import make_bam
@@ -139,13 +137,8 @@ def _figures(found: Found, storm: Storm) -> dict[str, Any]:
     }
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
 if __name__ == "__main__":
-    for each in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(each, _interrupt)
+    unwind_on_signals()
     try:
         app()
     except (CloudError, ClientError, BotoCoreError) as error:
