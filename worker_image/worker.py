@@ -159,6 +159,11 @@ class Worker:
         now = self._clock.now()
         return min(max(self._look_at - now, 0.01), max(self._beat_at - now, 0.01), self._settings.look_s)
 
+    def _say(self, event: str, job: Job, **fields: object) -> None:
+        """Log a line about an attempt, with all that it is found by."""
+        found_by = job.correlation_id
+        self._log(event, job=job.id, key=job.key, attempt=job.attempt, correlation_id=found_by, **fields)
+
     # --- the slot
 
     def _beat(self) -> None:
@@ -224,11 +229,11 @@ class Worker:
             return False
         now = self._clock.now()
         lane = self._lanes[claim.holder.lane] = _Lane(job, heartbeat_at=now, fence_checked_at=now)
-        self._log("claimed", **_named(job))
+        self._say("claimed", job)
         try:
             lane.child = self._children.start(_assignment(job))
         except Exception as error:  # whatever it is, the job must not stay in a lane where nothing runs
-            self._log("no child", **_named(job), error=repr(error))
+            self._say("no child", job, error=repr(error))
             self._end(lane, FailureClass.FAILED, "internal: the job's process could not be started")
         return True
 
@@ -240,7 +245,7 @@ class Worker:
         if not lane.ending:
             self._hear(lane)
         if not lane.ending and not self._still_ours(lane):
-            self._log("job lost", **_named(lane.job))
+            self._say("job lost", lane.job)
             lane.kill()
             self._free(number)
         elif lane.ending and self._write_end(lane, lane.ending):
@@ -326,7 +331,7 @@ class Worker:
             artifacts = [artifact.key for artifact in lane.artifacts]
             accepted = self._table.finish(job, JobStatus.COMPLETED, now, "", artifacts, ending.op)
         ended = type(ending.outcome).__name__ if ending.outcome else JobStatus.COMPLETED.value
-        self._log("ended", **_named(job), outcome=ended, accepted=accepted)
+        self._say("ended", job, outcome=ended, accepted=accepted)
         if accepted or not isinstance(ending.outcome, retry.Requeue):
             return True
         standing = self._table.job(job.key)
@@ -338,11 +343,6 @@ class Worker:
 
 def _same_attempt(standing: Job, mine: Job) -> bool:
     return standing.status is JobStatus.RUNNING and (standing.run, standing.attempt) == (mine.run, mine.attempt)
-
-
-def _named(job: Job) -> dict[str, object]:
-    """By what every line about an attempt is found."""
-    return {"job": job.id, "key": job.key, "attempt": job.attempt, "correlation_id": job.correlation_id}
 
 
 def _assignment(job: Job) -> Assignment:
