@@ -104,10 +104,11 @@ def test_a_rule_hears_why_a_job_failed_and_nothing_of_the_others(stage: Stage) -
     assert {event["detail"]["status"] for event in consumer.heard} == {"FAILED"}
 
 
-def test_an_event_whose_answer_is_lost_is_repeated_and_is_the_same(stage: Stage) -> None:
-    consumer = Consumer.subscribed(stage, "twice", {"detail": {"status": ["COMPLETED"]}})
-    stage.client.fault("drop-after", actor=ACTOR, operation="events:PutEvents", times=1)
-    [key] = stage.send("default", "twice")
+@pytest.mark.parametrize("fault", ["drop-reply", "kill-after"])
+def test_an_event_of_which_publish_never_hears_is_repeated_and_is_the_same(stage: Stage, fault: str) -> None:
+    consumer = Consumer.subscribed(stage, fault, {"detail": {"status": ["COMPLETED"]}})
+    stage.client.fault(fault, actor=ACTOR, operation="events:PutEvents", times=1)
+    [key] = stage.send("default", fault)
 
     first, second = consumer.until_heard(key, "COMPLETED", "COMPLETED")
 
@@ -116,7 +117,7 @@ def test_an_event_whose_answer_is_lost_is_repeated_and_is_the_same(stage: Stage)
 
 def test_events_that_the_bus_does_not_take_come_again_from_the_stream(stage: Stage) -> None:
     consumer = Consumer.subscribed(stage, "late", {"detail": {"status": ["COMPLETED"]}})
-    stage.client.fault("drop-before", actor=ACTOR, operation="events:PutEvents")
+    stage.client.fault("drop-request", actor=ACTOR, operation="events:PutEvents")
     wanted = stage.send("default", "late-1", "late-2")
     stage.until_ended(wanted)
     stage.until(lambda: stage.lines("PublishFunctionName", "not published"), "a refusal in the log")
@@ -154,7 +155,8 @@ def test_nothing_comes_of_an_upload_while_the_trigger_is_off(stage: Stage) -> No
 
 def upload(stage: Stage, name: str, seed: int = 1) -> str:
     """A small BAM file under this key in the input bucket; its address."""
-    path = make_bam(stage.folder / "upload.bam", reads=200, seed=seed)
+    path = stage.folder / "upload.bam"
+    make_bam(path, reads=200, seed=seed)
     bucket = stage.client.outputs["InputBucketName"]
     stage.client.s3.put_object(Bucket=bucket, Key=name, Body=path.read_bytes())
     return f"s3://{bucket}/{name}"
