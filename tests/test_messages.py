@@ -328,8 +328,14 @@ REFUSED_OBJECTS: dict[str, tuple[object, str]] = {
     "a folder": (object_created("reads/"), "processor: none takes a file named like this"),
     "a control character": (object_created("a\x07.bam"), "source: an S3 source reads s3://bucket/key"),
     "a long key": (object_created("a" * 1_020 + ".bam"), "source: String should have at most 1024"),
-    "another event of S3": (object_created("a.bam", **{"detail-type": "Object Deleted"}), "source: must read s3://bucket/key or https"),
-    "an event of somebody else": (object_created("a.bam", source="my.app"), "source: must read s3://bucket/key or https"),
+    "another event of S3": (
+        object_created("a.bam", **{"detail-type": "Object Deleted"}),
+        "source: must read s3://bucket/key or https",
+    ),
+    "an event of somebody else": (
+        object_created("a.bam", source="my.app"),
+        "source: must read s3://bucket/key or https",
+    ),
     "an event without an object": (object_created("a.bam", detail={}), "source: must read s3://bucket/key or https"),
 }
 

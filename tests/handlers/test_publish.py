@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,8 @@ from fleetcap.model import Holder, JobStatus, Lease, SlotId
 from handlers.publish import Publish
 from tests.examples import NOW, a_job
 from tests.fakes import Lines
+
+LAMBDAS = Path(__file__).parents[2] / "lambdas"
 
 Record = dict[str, Any]
 
@@ -159,6 +164,12 @@ def test_a_record_that_no_job_can_be_read_from_is_put_aside_and_does_not_come_ag
     [(body, reason, number)] = unpublished.kept
     assert json.loads(body) == poison
     assert (reason, int(number)) == ("no job can be read from the record: KeyError('run')", 1)
+
+
+def test_a_cold_start_does_not_wait_for_what_only_validation_needs() -> None:
+    asked = "import sys, handlers.publish; print('pydantic' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, cwd=LAMBDAS)
+    assert said.stdout == "False\n"
 
 
 def test_a_record_that_cannot_even_be_put_aside_comes_again(
