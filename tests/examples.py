@@ -6,7 +6,21 @@ from dataclasses import replace
 from typing import Any, Final
 
 from fleetcap import keys
-from fleetcap.model import Holder, Job, JobStatus, Lease, Pool, Queued, Request, Running, Slot, SlotId, SlotState
+from fleetcap.model import (
+    Attempt,
+    FailureClass,
+    Holder,
+    Job,
+    JobStatus,
+    Lease,
+    Pool,
+    Queued,
+    Request,
+    Running,
+    Slot,
+    SlotId,
+    SlotState,
+)
 
 NOW: Final = 1_800_000_000.0
 GENERATION: Final = 1_700_000_000
@@ -65,3 +79,13 @@ def running_on(slot: Slot, key: str = "busy", lane: int = 0) -> Running:
 
 def holder_of(slot: Slot, lane: int = 0) -> Holder:
     return Holder(Lease(slot.id, slot.generation), lane)
+
+
+def lapse(job: Job, failure: FailureClass = FailureClass.INTERRUPTED, reason: str = "it went away") -> Attempt:
+    """How the running attempt of a job ended."""
+    return Attempt(job.attempt, failure, reason, job.task, job.claimed_at, NOW)
+
+
+def lapses(count: int, failure: FailureClass = FailureClass.INTERRUPTED) -> tuple[Attempt, ...]:
+    """A history of so many attempts that ended alike."""
+    return tuple(Attempt(number, failure, "it ended", "task", NOW - 60, NOW) for number in range(1, count + 1))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fleetcap import keys, limits
 from fleetcap.model import Holder, Job, JobStatus, Lease, Request, Slot, SlotId, SlotState
-from tests.examples import NOW, a_job, a_slot
+from tests.examples import NOW, a_job, a_slot, lapse
 
 seconds = st.integers(0, 4_000_000_000_000).map(lambda milliseconds: milliseconds / 1000)
 numbers = st.integers(0, 2**31)
@@ -123,7 +123,7 @@ def test_what_is_no_holder_is_not_read_as_one(text: str) -> None:
 
 # --- expressions
 
-SLOT, JOB = a_slot(), a_job(holder=Holder(Lease(SlotId("default", 0), 1)))
+SLOT, JOB = a_slot(), a_job(status=JobStatus.RUNNING, holder=Holder(Lease(SlotId("default", 0), 1)))
 WRITES = {
     "lease": keys.lease_write(SLOT, "{}", "job", 0, NOW, "op"),
     "launched": keys.launched_write(SLOT.lease, "arn", NOW),
@@ -136,7 +136,9 @@ WRITES = {
     "claim": keys.claim_write(JOB, Holder(SLOT.lease), NOW, "op"),
     "heartbeat": keys.heartbeat_write(JOB, NOW, "stage", 0.5, "message"),
     "finish": keys.finish_write(JOB, JobStatus.FAILED, NOW, "error", (), "op"),
-    "requeue": keys.requeue_write(JOB, NOW, 1, 1, "error", "op"),
+    "withdraw": keys.finish_write(a_job(), JobStatus.CANCELLED, NOW, "error", (), "op"),
+    "cancel": keys.cancel_write(JOB, "why"),
+    "requeue": keys.requeue_write(JOB, NOW, "error", lapse(JOB), "op"),
 }
 
 

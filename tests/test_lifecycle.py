@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from fleetcap import keys, lifecycle, limits
 from fleetcap.catalog import PROCESSORS, artifact_keys
 from fleetcap.lifecycle import StateChange, detail, json_schema, state_change
-from fleetcap.model import Holder, Job, JobStatus, Lease, SlotId
-from tests.examples import NOW, a_job
+from fleetcap.model import FailureClass, Holder, Job, JobStatus, Lease, SlotId
+from tests.examples import NOW, a_job, lapse
 
 DOCS = Path(__file__).parent.parent / "docs"
 CACHE = "s3://cache/portal/"
@@ -74,16 +74,33 @@ def test_an_end_is_told_with_its_results_where_they_lie_and_how_long_it_took() -
 
 
 def test_a_failure_is_told_with_its_reason_and_its_class() -> None:
-    failed = finished(JobStatus.FAILED, "samtools ended with 1") | {keys.FAILURE_CLASS: "permanent"}
+    lapsed = lapse(RUNNING, FailureClass.PERMANENT)
+    failed = after(RUNNING_ITEM, keys.finish_write(RUNNING, JobStatus.FAILED, NOW, "no BAM", (), "op", lapsed))
     change = told(RUNNING_ITEM, failed)
-    assert (change.reason, change.failure_class, change.artifacts) == ("samtools ended with 1", "permanent", ())
+    assert (change.reason, change.failure_class, change.artifacts) == ("no BAM", FailureClass.PERMANENT, ())
+
+
+def test_an_earlier_attempts_failure_is_not_told_as_the_end_of_a_later_one() -> None:
+    queued = after(RUNNING_ITEM, keys.requeue_write(RUNNING, NOW, "Spot", lapse(RUNNING), "op"))
+    back = keys.job_from(queued)
+    again = after(queued, keys.claim_write(back, HOLDER, NOW, "op"))
+    done = after(again, keys.finish_write(keys.job_from(again), JobStatus.COMPLETED, NOW, "", ("k",), "op"))
+    late = after(queued, keys.finish_write(back, JobStatus.FAILED, NOW, "it waited too long", (), "op"))
+    assert [told(*pair).failure_class for pair in ((queued, again), (again, done), (queued, late))] == [None] * 3
+
+
+def test_a_cancelled_job_is_told_with_why() -> None:
+    asked = after(RUNNING_ITEM, keys.cancel_write(RUNNING, "not needed"))
+    assert state_change(RUNNING_ITEM, asked, CACHE) is None
+    change = told(asked, after(asked, keys.finish_write(RUNNING, JobStatus.CANCELLED, NOW, "", (), "op")))
+    assert (change.status, change.reason) == (JobStatus.CANCELLED, "not needed")
 
 
 def test_a_job_that_goes_back_into_the_queue_is_told_with_the_reason() -> None:
-    queued = after(RUNNING_ITEM, keys.requeue_write(RUNNING, NOW, 0, 1, "Spot", "op"))
+    queued = after(RUNNING_ITEM, keys.requeue_write(RUNNING, NOW, "Spot", lapse(RUNNING), "op"))
     change = told(RUNNING_ITEM, queued)
     assert (change.old_status, change.status, change.reason) == (JobStatus.RUNNING, JobStatus.QUEUED, "Spot")
-    assert change.claimed_at is None
+    assert (change.claimed_at, change.failure_class) == (None, FailureClass.INTERRUPTED)
 
 
 def test_the_next_run_of_a_key_is_told_even_if_it_ends_as_the_run_before() -> None:
@@ -94,8 +111,10 @@ def test_the_next_run_of_a_key_is_told_even_if_it_ends_as_the_run_before() -> No
 
 
 def test_sequence_and_correlation_are_those_of_the_item() -> None:
-    change = told(QUEUED_ITEM, RUNNING_ITEM | {keys.CHANGES: 1_800_000_007, keys.CORRELATION_ID: "request 42"})
-    assert (change.sequence, change.correlation_id) == (1_800_000_007, "request 42")
+    queued = replace(QUEUED, changes=1_800_000_007, correlation_id="request/42")
+    running = after(item(queued), keys.claim_write(queued, HOLDER, NOW, "op"))
+    change = told(item(queued), running)
+    assert (change.sequence, change.correlation_id) == (1_800_000_008, "request/42")
 
 
 def test_the_same_record_always_makes_the_same_event() -> None:

@@ -29,6 +29,8 @@ FULL: dict[str, Any] = {
     "params": {"threads": 2, "ratio": 0.5, "label": "x", "keep": True},
     "max_attempts": 1,
     "timeout_s": 60,
+    "force": True,
+    "correlation_id": "order-7/line.1",
 }
 quick = settings(derandomize=True, max_examples=200, deadline=None)
 
@@ -57,6 +59,7 @@ def test_every_field_of_a_message_arrives() -> None:
     taken = accepted(FULL)
     assert taken.key == FULL["workflow_key"]
     assert (taken.pool, taken.priority) == ("arm-large", 9)
+    assert (taken.force, taken.correlation_id) == (True, "order-7/line.1")
     assert taken.request == Request(FULL["source"], "bam", FULL["md5"], FULL["params"], 1, 60)
 
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from fleetcap import limits
-from fleetcap.decide import recover
-from fleetcap.model import Artifact, Flags, Holder, Job, JobStatus, Lease, Pool, Queued
-from fleetcap.ports import Assignment, Child, Children, Clock, ControlTable, Failure, Log, Progress
+from fleetcap import jobs, limits
+from fleetcap.decide import retry
+from fleetcap.model import Artifact, FailureClass, Flags, Holder, Job, JobStatus, Lease, Pool, Queued
+from fleetcap.ports import Assignment, Child, Children, Clock, ControlTable, Log, Progress
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Ending:
     """How a job's attempt ends; written under one `op` until the table answers."""
 
     op: str
-    outcome: recover.Outcome | None  # None: completed
+    outcome: retry.Outcome | None  # None: completed
 
 
 @dataclass
@@ -55,6 +55,7 @@ class _Lane:
     heartbeat_at: float = 0.0
     fence_checked_at: float = 0.0
     artifacts: tuple[Artifact, ...] = ()
+    artifacts_written: int = 0
     ending: _Ending | None = None
 
     def kill(self) -> None:
@@ -158,6 +159,11 @@ class Worker:
         now = self._clock.now()
         return min(max(self._look_at - now, 0.01), max(self._beat_at - now, 0.01), self._settings.look_s)
 
+    def _say(self, event: str, job: Job, **fields: object) -> None:
+        """Log a line about an attempt, with all that it is found by."""
+        found_by = job.correlation_id
+        self._log(event, job=job.id, key=job.key, attempt=job.attempt, correlation_id=found_by, **fields)
+
     # --- the slot
 
     def _beat(self) -> None:
@@ -216,18 +222,19 @@ class Worker:
 
     def _settle_claim(self, claim: _Claim) -> bool:
         """Claim, or learn that an earlier call did; then start the job's process."""
-        job = self._table.claim(claim.job, claim.holder, self._clock.now(), claim.op)
+        task = self._arn.rpartition("/")[2]
+        job = self._table.claim(claim.job, claim.holder, self._clock.now(), claim.op, task)
         self._claim = None
         if job is None:
             return False
         now = self._clock.now()
         lane = self._lanes[claim.holder.lane] = _Lane(job, heartbeat_at=now, fence_checked_at=now)
-        self._log("claimed", job=job.id, key=job.key, attempt=job.attempt)
+        self._say("claimed", job)
         try:
             lane.child = self._children.start(_assignment(job))
         except Exception as error:  # whatever it is, the job must not stay in a lane where nothing runs
-            self._log("no child", job=job.id, error=repr(error))
-            self._end(lane, Failure("internal: the job's process could not be started", False))
+            self._say("no child", job, error=repr(error))
+            self._end(lane, FailureClass.FAILED, "internal: the job's process could not be started")
         return True
 
     # --- running jobs
@@ -238,11 +245,10 @@ class Worker:
         if not lane.ending:
             self._hear(lane)
         if not lane.ending and not self._still_ours(lane):
-            self._log("job lost", job=lane.job.id, attempt=lane.job.attempt)
+            self._say("job lost", lane.job)
             lane.kill()
             self._free(number)
-        elif lane.ending:
-            self._write_end(lane, lane.ending)
+        elif lane.ending and self._write_end(lane, lane.ending):
             self._free(number)
 
     def _free(self, number: int) -> None:
@@ -258,37 +264,52 @@ class Worker:
         lane.artifacts = report.artifacts or lane.artifacts
         elapsed_s = self._clock.now() - lane.job.claimed_at
         if report.failure:
-            self._end(lane, report.failure)
+            kind = FailureClass.PERMANENT if report.failure.permanent else FailureClass.FAILED
+            self._end(lane, kind, report.failure.error)
         elif report.exit_code is not None:
-            self._end(lane, None)
+            self._complete(lane)
         elif elapsed_s > lane.job.request.timeout_s:
-            self._end(lane, Failure(f"timeout: the attempt took longer than {lane.job.request.timeout_s} s", False))
+            error = f"timeout: the attempt took longer than {lane.job.request.timeout_s} s"
+            self._end(lane, FailureClass.TIMEOUT, error)
 
     def _still_ours(self, lane: _Lane) -> bool:
-        """Whether heartbeat and fence check, each where it is due, are still accepted."""
+        """Whether heartbeat and fence check, each where it is due, are still accepted. Either shows a cancel."""
         now = self._clock.now()
         since_s = now - lane.heartbeat_at
-        new_stage = lane.progress.stage != lane.written.stage and since_s >= limits.STAGE_WRITE_S
+        reached = lane.progress.stage != lane.written.stage or len(lane.artifacts) > lane.artifacts_written
+        new_stage = reached and since_s >= limits.STAGE_WRITE_S
         further = lane.progress != lane.written and since_s >= limits.PROGRESS_WRITE_S
         if new_stage or further or since_s >= self._settings.heartbeat_s:
-            told = lane.progress
-            if not self._table.heartbeat(lane.job, now, told.stage, told.fraction, told.message):
-                return False
-            lane.written, lane.heartbeat_at, lane.fence_checked_at = told, now, now
+            told, artifacts = lane.progress, [artifact.key for artifact in lane.artifacts]
+            standing = self._table.heartbeat(lane.job, now, told.stage, told.fraction, told.message, artifacts)
+            lane.written, lane.artifacts_written, lane.heartbeat_at = told, len(artifacts), now
         elif now - lane.fence_checked_at >= self._settings.fence_check_s:
             standing = self._table.job(lane.job.key)
-            lane.fence_checked_at = now
-            return standing is not None and _same_attempt(standing, lane.job)
+        else:
+            return True
+        lane.fence_checked_at = now
+        if standing is None or not _same_attempt(standing, lane.job):
+            return False
+        if standing.cancel:
+            self._cancel(lane, standing)
         return True
 
     # --- ends
 
-    def _end(self, lane: _Lane, failure: Failure | None) -> None:
+    def _end(self, lane: _Lane, failure: FailureClass, error: str) -> None:
         """Decide how the attempt ends. The process dies first, so that nothing of it outlives its last status."""
         lane.kill()
         now, jitter = self._clock.now(), self._clock.uniform(0, 1)
-        outcome = recover.failed(lane.job, failure.error, failure.permanent, now, jitter) if failure else None
-        lane.ending = _Ending(self._clock.unique(), outcome)
+        lane.ending = _Ending(self._clock.unique(), retry.after(lane.job, failure, error, now, jitter))
+
+    def _complete(self, lane: _Lane) -> None:
+        lane.kill()
+        lane.ending = _Ending(self._clock.unique(), None)
+
+    def _cancel(self, lane: _Lane, standing: Job) -> None:
+        """Somebody wants the job ended: `standing` says why."""
+        lane.kill()
+        lane.ending = _Ending(self._clock.unique(), retry.cancelled(standing))
 
     def _give_back(self) -> None:
         """On a signal every running job returns to the queue without using up an attempt."""
@@ -296,23 +317,28 @@ class Worker:
             if not lane.ending:
                 self._hear(lane)
             if not lane.ending:
-                lane.kill()
-                outcome = recover.interrupted(lane.job, self._clock.now(), "the worker was asked to leave")
-                lane.ending = _Ending(self._clock.unique(), outcome)
+                self._end(lane, FailureClass.INTERRUPTED, "heartbeat lost: the worker was asked to leave")
 
-    def _write_end(self, lane: _Lane, ending: _Ending) -> None:
-        """Write the end. A refusal means that the job is not ours any more, which ends it here as well."""
+    def _write_end(self, lane: _Lane, ending: _Ending) -> bool:
+        """Write the end. A refusal means that the job is not ours any more, which ends it here as well.
+
+        False: it is ours, and cancelled meanwhile, so it may not return to the queue and has to end otherwise.
+        """
         now, job = self._clock.now(), lane.job
-        match ending.outcome:
-            case None:
-                artifacts = [artifact.key for artifact in lane.artifacts]
-                accepted = self._table.finish(job, JobStatus.COMPLETED, now, "", artifacts, ending.op)
-            case recover.GiveUp(error):
-                accepted = self._table.finish(job, JobStatus.FAILED, now, error, (), ending.op)
-            case recover.Requeue(due_at, failures, interruptions, error):
-                accepted = self._table.requeue(job, due_at, failures, interruptions, error, ending.op)
+        if ending.outcome:
+            accepted = jobs.settle(self._table, job, ending.outcome, now, ending.op)
+        else:
+            artifacts = [artifact.key for artifact in lane.artifacts]
+            accepted = self._table.finish(job, JobStatus.COMPLETED, now, "", artifacts, ending.op)
         ended = type(ending.outcome).__name__ if ending.outcome else JobStatus.COMPLETED.value
-        self._log("ended", job=job.id, key=job.key, attempt=job.attempt, outcome=ended, accepted=accepted)
+        self._say("ended", job, outcome=ended, accepted=accepted)
+        if accepted or not isinstance(ending.outcome, retry.Requeue):
+            return True
+        standing = self._table.job(job.key)
+        if standing is None or not _same_attempt(standing, job) or not standing.cancel:
+            return True
+        self._cancel(lane, standing)
+        return False
 
 
 def _same_attempt(standing: Job, mine: Job) -> bool:
@@ -321,4 +347,14 @@ def _same_attempt(standing: Job, mine: Job) -> bool:
 
 def _assignment(job: Job) -> Assignment:
     request = job.request
-    return Assignment(job.id, job.key, job.attempt, request.source, request.processor, request.md5, request.params)
+    return Assignment(
+        job.id,
+        job.key,
+        job.attempt,
+        request.source,
+        request.processor,
+        request.md5,
+        request.params,
+        made_for=job.queued_at,
+        since=job.since,
+    )

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fleetcap.model import Stop
+
 
 @dataclass(frozen=True)
 class TaskStopped:
@@ -13,7 +15,7 @@ class TaskStopped:
 
     arn: str
     started_by: str
-    why: str
+    stop: Stop
 
 
 def task_stopped(event: Mapping[str, Any]) -> TaskStopped | None:
@@ -21,5 +23,9 @@ def task_stopped(event: Mapping[str, Any]) -> TaskStopped | None:
     detail = event["detail"]
     if detail.get("lastStatus") != "STOPPED":
         return None
-    why = " ".join(filter(None, (detail.get("stopCode"), detail.get("stoppedReason"))))
-    return TaskStopped(detail["taskArn"], detail.get("startedBy") or "", why or "no reason given")
+    containers = detail.get("containers") or []
+    reasons = [detail.get("stoppedReason"), *(container.get("reason") for container in containers)]
+    exits = [container["exitCode"] for container in containers if container.get("exitCode") is not None]
+    reason = " ".join(dict.fromkeys(filter(None, reasons)))
+    stop = Stop(detail.get("stopCode") or "", reason, max(exits, default=None))
+    return TaskStopped(detail["taskArn"], detail.get("startedBy") or "", stop)

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fleetcap import keys, limits
-from fleetcap.decide import capacity, launch, recover
+from fleetcap import jobs, keys, limits
+from fleetcap.decide import capacity, deadlines, launch, recover, retry, taxonomy
 from fleetcap.model import (
+    FailureClass,
     JobStatus,
     LaunchAnswer,
     Lease,
@@ -57,9 +58,9 @@ class Fleet:
     def _lease_all(self, pool: Pool, slots: Sequence[Slot], leases: Sequence[capacity.LeaseFor]) -> bool:
         """Carry the leases out. False: every candidate of one was taken meanwhile, so the slots must be read again."""
         candidates = capacity.candidates(pool, slots)
-        strikes = capacity.backoff(slots, self.clock.now()).strikes
+        backoff = capacity.backoff(slots, self.clock.now())
         for decision in leases:
-            leased = self._lease(pool, candidates, decision, strikes)
+            leased = self._lease(pool, candidates, decision, backoff)
             if leased is None:
                 return False
             if isinstance(leased, NotStarted):
@@ -82,14 +83,15 @@ class Fleet:
         return capacity.View(pool, slots, list(queued.values()), self.table.running(pool), now)
 
     def _lease(
-        self, pool: Pool, candidates: list[Slot], decision: capacity.LeaseFor, strikes: int
+        self, pool: Pool, candidates: list[Slot], decision: capacity.LeaseFor, backoff: capacity.Backoff
     ) -> LaunchAnswer | None:
         """Take any of the candidates, using them up on the way, and launch there. None: all were taken meanwhile."""
         while candidates:
             slot = candidates.pop(int(self.clock.uniform(0, len(candidates))) % len(candidates))
             request = launch.request(pool, slot.lease, keys.ENV_LEASE)
             now = self.clock.now()
-            if self.table.lease(slot, request, decision.job_key, strikes, now, self.clock.unique()):
+            op, strikes = self.clock.unique(), backoff.strikes
+            if self.table.lease(slot, request, decision.job_key, strikes, now, op, backoff.since):
                 self.log("lease", lease=str(slot.lease), job=decision.job_key)
                 return self.launch(slot.lease, request, strikes)
         return None
@@ -105,7 +107,7 @@ class Fleet:
                 if not self.table.launched(lease, arn, self.clock.now()):
                     self._stop_if_unfenced(lease, arn, request)
             case NotStarted(reason):
-                self._release(lease, "", f"RunTask failed: {reason}", failed=True, strikes=strikes)
+                self._release(lease, "", taxonomy.never_started(reason), failed=True, strikes=strikes)
             case Unanswered(doubt, reason):
                 self.log("launch unanswered", lease=str(lease), doubt=doubt.value, reason=reason)
         return answer
@@ -134,6 +136,7 @@ class Fleet:
         for verdict in recover.judge(slot, status, self.clock.now(), reason):
             match verdict:
                 case recover.Release(why=why, failed=failed):
+                    why = taxonomy.never_started(why) if failed else why
                     released = self._release(slot.lease, slot.arn, why, failed, slot.strikes)
                 case recover.Missing(since=since):
                     self.table.missing(slot.lease, since)
@@ -155,25 +158,43 @@ class Fleet:
         self.log("release", lease=str(lease), arn=arn, why=why, refused=not released, retry_at=retry_at)
         return released
 
+    # --- jobs that waited too long
+
+    def end_overdue(self, pool: Pool, slots: Sequence[Slot]) -> None:
+        """FAILED, for jobs that have waited longer than their pool lets them: a bounded number at a time."""
+        now = self.clock.now()
+        if not deadlines.looms(pool, slots, now):
+            return
+        queued = self.table.queued(pool, now, limits.OVERDUE_READ)
+        for late in deadlines.overdue(pool, slots, queued, now)[: limits.OVERDUE_PER_TICK]:
+            job = self.table.job(late.job.key)
+            if job is None or job.status is not JobStatus.QUEUED or job.attempt != late.job.attempt:
+                continue  # the index lags: somebody has claimed it
+            ended = self.table.finish(job, JobStatus.FAILED, now, late.error, (), self.clock.unique())
+            self.log("overdue", job=job.id, key=job.key, error=late.error, refused=not ended)
+
     # --- jobs of dead holders
 
-    def requeue(self, orphans: Collection[Running], why: str) -> None:
+    def requeue(self, orphans: Collection[Running], failure: FailureClass, why: str) -> None:
         """Send jobs whose holder is dead back into the queue, or end them where that happened too often."""
         for orphan in orphans:
             try:
-                self._requeue(orphan, why)
+                self._requeue(orphan, failure, why)
             except Exception as error:  # the tick tries again; the other jobs must not wait for it
                 self.log("not requeued", key=orphan.key, error=repr(error))
 
-    def _requeue(self, orphan: Running, why: str) -> None:
+    def _requeue(self, orphan: Running, failure: FailureClass, why: str) -> None:
         job = self.table.job(orphan.key)
         if job is None or job.status is not JobStatus.RUNNING or job.holder != orphan.holder:
             return  # the index lags: somebody has moved the job on
-        now = self.clock.now()
-        outcome = recover.interrupted(job, now, why)
-        self.log("requeue", job=job.id, key=job.key, holder=str(job.holder), outcome=type(outcome).__name__)
-        match outcome:
-            case recover.Requeue(due_at, failures, interruptions, error):
-                self.table.requeue(job, due_at, failures, interruptions, error, self.clock.unique())
-            case recover.GiveUp(error):
-                self.table.finish(job, JobStatus.FAILED, now, error, (), self.clock.unique())
+        outcome = retry.after(job, failure, why, self.clock.now(), self.clock.uniform(0, 1))
+        accepted = jobs.settle(self.table, job, outcome, self.clock.now(), self.clock.unique())
+        self.log(
+            "requeue",
+            job=job.id,
+            key=job.key,
+            correlation_id=job.correlation_id,
+            holder=str(job.holder),
+            outcome=type(outcome).__name__,
+            refused=not accepted,
+        )

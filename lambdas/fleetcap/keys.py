@@ -19,6 +19,8 @@ from typing import Any, Final
 
 from fleetcap import limits
 from fleetcap.model import (
+    Attempt,
+    FailureClass,
     Holder,
     Job,
     JobStatus,
@@ -62,9 +64,6 @@ OP: Final = "op"
 SCHEMA: Final = "v"
 SCHEMA_VERSION: Final = 1
 JOB_SK: Final = "JOB"
-CHANGES: Final = "changes"
-CORRELATION_ID: Final = "correlation_id"
-FAILURE_CLASS: Final = "failure_class"
 
 Item = Mapping[str, Any]
 """An item as Python values: str, int, Decimal, bool, list."""
@@ -144,6 +143,7 @@ def slot_from(item: Item) -> Slot:
         failed_at=float(item.get("failed_at", 0)),
         retry_at=float(item.get("retry_at", 0)),
         strikes=int(item.get("strikes", 0)),
+        starved_at=float(item.get("starved_at", 0)),
         why=item.get("why", ""),
         leave=bool(item.get("leave", False)),
         retire=bool(item.get("retire", False)),
@@ -166,7 +166,11 @@ def job_item(job: Job, op: str) -> dict[str, Any]:
         "queued_at": _seconds(job.queued_at),
         "due_at": _seconds(job.due_at),
         OPEN_RANK: job.rank,
+        "changes": job.changes,
+        "correlation_id": job.correlation_id,
     }
+    if job.since:
+        item["since"] = _seconds(job.since)
     if job.ended:
         return {
             **item,
@@ -181,6 +185,28 @@ def job_item(job: Job, op: str) -> dict[str, Any]:
 def _request(text: str) -> Request:
     """A busy worker reads the same job every few seconds."""
     return Request(**json.loads(text))
+
+
+def _attempt_item(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number,
+        "class": attempt.failure.value,
+        "reason": attempt.reason[: limits.ATTEMPT_REASON_MAX_CHARS],
+        "task": attempt.task,
+        "began_at": _seconds(attempt.began_at),
+        "ended_at": _seconds(attempt.ended_at),
+    }
+
+
+def _attempt(item: Item) -> Attempt:
+    return Attempt(
+        int(item["number"]),
+        FailureClass(item["class"]),
+        item["reason"],
+        item["task"],
+        float(item["began_at"]),
+        float(item["ended_at"]),
+    )
 
 
 def job_from(item: Item) -> Job:
@@ -202,8 +228,12 @@ def job_from(item: Item) -> Job:
         claimed_at=float(item.get("claimed_at", 0)),
         heartbeat_at=float(item.get("heartbeat_at", 0)),
         ended_at=float(item.get("ended_at", 0)),
-        failures=int(item.get("failures", 0)),
-        interruptions=int(item.get("interruptions", 0)),
+        changes=int(item.get("changes", 0)),
+        since=float(item.get("since", 0)),
+        correlation_id=item.get("correlation_id", ""),
+        task=item.get("task", ""),
+        cancel=item.get("cancel", ""),
+        history=tuple(map(_attempt, item.get("history", ()))),
         stage=item.get("stage", ""),
         fraction=float(item.get("fraction", 0)),
         message=item.get("message", ""),
@@ -376,6 +406,18 @@ def running_at_attempt(job: Job) -> Condition:
     )
 
 
+def run_running(run: int) -> Condition:
+    """The run that was read is in a worker's hands, whichever attempt it has come to."""
+    return Condition(
+        "the run as read is running",
+        "#run = :run AND #status = :running",
+        {":run": run, ":running": JobStatus.RUNNING.value},
+    )
+
+
+NOT_CANCELLED: Final = Condition("nobody asked to cancel it", "attribute_not_exists(#cancel)")
+
+
 def held_by(holder: Holder) -> Condition:
     """The job's holder is the one that was found dead, or that asks himself."""
     return Condition("held by this holder", "#holder = :holder", {":holder": str(holder)})
@@ -389,8 +431,13 @@ def create_write(slot: SlotId, now: float) -> Put:
     return Put("create", slot_item(slot, now), ABSENT)
 
 
-def lease_write(slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str) -> Write:
-    """EMPTY → LAUNCHING. What the slot knows of past failures stays, for the pool's backoff is read from it."""
+def lease_write(
+    slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str, starved_at: float = 0.0
+) -> Write:
+    """EMPTY → LAUNCHING. What the slot knows of past failures stays, for the pool's backoff is read from it.
+
+    `starved_at`: since when the pool's launches bring no worker; 0 where they do, so that it would be since now.
+    """
     return Write(
         "lease",
         slot_key(slot.id),
@@ -401,6 +448,7 @@ def lease_write(slot: Slot, launch: str, for_job: str, strikes: int, now: float,
             "for_job": for_job,
             "leased_at": _seconds(now),
             "strikes": strikes,
+            "starved_at": _seconds(starved_at or now),
             OP: op,
         },
         ("arn", "launched_at", "seen_at", "missing_since", "leave", "why"),
@@ -466,16 +514,18 @@ def put_write(job: Job, replacing: Job | None, op: str) -> Put:
     return Put("put", job_item(job, op), run_ended(replacing.run) if replacing else ABSENT)
 
 
-def claim_write(queued: Job, holder: Holder, now: float, op: str) -> Write:
-    """QUEUED → RUNNING under the next attempt."""
+def claim_write(queued: Job, holder: Holder, now: float, op: str, task: str = "") -> Write:
+    """QUEUED → RUNNING under the next attempt. `task` is the last part of the worker's task ARN."""
     return Write(
         "claim",
         job_key(queued.key),
         queued_at_attempt(queued),
         {
             "status": JobStatus.RUNNING.value,
+            "changes": queued.changes + 1,
             "attempt": queued.attempt + 1,
             "holder": str(holder),
+            "task": task,
             "claimed_at": _seconds(now),
             "heartbeat_at": _seconds(now),
             OPEN_PK: running_pk(queued.pool, queued.shard),
@@ -485,58 +535,84 @@ def claim_write(queued: Job, holder: Holder, now: float, op: str) -> Write:
     )
 
 
-def heartbeat_write(running: Job, now: float, stage: str, fraction: float, message: str) -> Write:
-    """How far the attempt is."""
+def heartbeat_write(
+    running: Job, now: float, stage: str, fraction: float, message: str, artifacts: Sequence[str] = ()
+) -> Write:
+    """How far the attempt is, and which artifacts of the run stand in the cache."""
+    sets: dict[str, Any] = {
+        "heartbeat_at": _seconds(now),
+        "stage": stage,
+        "fraction": _seconds(fraction),
+        "message": message[: limits.PROGRESS_MAX_CHARS],
+    }
+    if artifacts:
+        sets["artifacts"] = list(artifacts)
+    return Write("heartbeat", job_key(running.key), running_at_attempt(running), sets)
+
+
+def cancel_write(running: Job, reason: str) -> Write:
+    """Ask for the end of a RUNNING job. Without an `op`: that of a claim must stay, or its author would not know it."""
     return Write(
-        "heartbeat",
-        job_key(running.key),
-        running_at_attempt(running),
-        {
-            "heartbeat_at": _seconds(now),
-            "stage": stage,
-            "fraction": _seconds(fraction),
-            "message": message[: limits.PROGRESS_MAX_CHARS],
-        },
+        "cancel", job_key(running.key), run_running(running.run), {"cancel": reason[: limits.PROGRESS_MAX_CHARS]}
     )
 
 
-def finish_write(running: Job, status: JobStatus, now: float, error: str, artifacts: Sequence[str], op: str) -> Write:
-    """RUNNING → a final status; the job leaves the index, and the table some days later."""
+def finish_write(
+    job: Job,
+    status: JobStatus,
+    now: float,
+    error: str,
+    artifacts: Sequence[str],
+    op: str,
+    attempt: Attempt | None = None,
+) -> Write:
+    """RUNNING → a final status, or QUEUED → FAILED or CANCELLED: `withdraw`, for a job that nobody has claimed.
+
+    The job leaves the index, and the table some days later. `attempt` joins the history.
+    """
+    running = job.status is JobStatus.RUNNING
     return Write(
-        "finish",
-        job_key(running.key),
-        running_at_attempt(running),
+        "finish" if running else "withdraw",
+        job_key(job.key),
+        running_at_attempt(job) if running else queued_at_attempt(job),
         {
             "status": status.value,
+            "changes": job.changes + 1,
             "ended_at": _seconds(now),
             "error": error[: limits.ERROR_MAX_CHARS],
-            "artifacts": list(artifacts),
             TTL: int(now) + limits.FINISHED_JOB_TTL_S,
             OP: op,
+            **({"artifacts": list(artifacts)} if artifacts else {}),
+            **_history(job, attempt),
         },
         (OPEN_PK,),
     )
 
 
-def requeue_write(running: Job, due_at: float, failures: int, interruptions: int, error: str, op: str) -> Write:
-    """RUNNING → QUEUED at its old rank. The attempt stays: the next claim goes one further."""
+def requeue_write(running: Job, due_at: float, error: str, attempt: Attempt, op: str) -> Write:
+    """RUNNING → QUEUED at its old rank. The number of attempts stays: the next claim goes one further."""
     if running.holder is None:
         raise ValueError(f"job {running.key} has no holder to take it from")
     return Write(
         "requeue",
         job_key(running.key),
-        running_at_attempt(running) & held_by(running.holder),
+        running_at_attempt(running) & held_by(running.holder) & NOT_CANCELLED,
         {
             "status": JobStatus.QUEUED.value,
+            "changes": running.changes + 1,
             "due_at": _seconds(due_at),
-            "failures": failures,
-            "interruptions": interruptions,
             "error": error[: limits.ERROR_MAX_CHARS],
             OPEN_PK: queued_pk(running.pool, running.shard),
             OP: op,
+            **_history(running, attempt),
         },
-        ("holder", "stage", "fraction", "message", "claimed_at", "heartbeat_at"),
+        ("holder", "task", "stage", "fraction", "message", "claimed_at", "heartbeat_at"),
     )
+
+
+def _history(job: Job, attempt: Attempt | None) -> dict[str, Any]:
+    """The whole list: the fence of the write says that nobody has added to it since the job was read."""
+    return {"history": [_attempt_item(each) for each in (*job.history, attempt)]} if attempt else {}
 
 
 def slot_ids(pool: str, cap: int) -> Iterator[SlotId]:

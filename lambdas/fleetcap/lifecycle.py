@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Final, Literal, get_type_hints
 
 from fleetcap import keys
-from fleetcap.model import Job, JobStatus
+from fleetcap.model import FailureClass, Job, JobStatus
 
 SCHEMA_VERSION: Final = 1
 
@@ -33,19 +33,22 @@ class StateChange:
     ]
     status: Annotated[JobStatus, "its status now"]
     reason: Annotated[str, "why it failed, was cancelled or last went back into the queue, in one sentence; else empty"]
-    failure_class: Annotated[str, "which kind of failure that was; empty where there was none"]
+    failure_class: Annotated[
+        FailureClass | None, "how the attempt that just ended failed; null where it did not, or none ended"
+    ]
     pool: Annotated[str, "the class of workers that runs it"]
     processor: Annotated[str, "what is done with the source"]
     source: Annotated[str, "the input's address, as it was sent"]
     artifacts: Annotated[
-        tuple[str, ...], "the results' addresses, each s3://bucket/key, in the order in which they were committed"
+        tuple[str, ...],
+        "the addresses of the results so far, each s3://bucket/key, in the order in which they were committed",
     ]
     queued_at: Annotated[float, "when the run began, in unix seconds"]
     claimed_at: Annotated[float | None, "when a worker took its latest attempt, in unix seconds; null while none has"]
     ended_at: Annotated[float | None, "when the run ended, in unix seconds; null while it has not"]
     waited_s: Annotated[float | None, "seconds from queued_at to claimed_at; null without the latter"]
     ran_s: Annotated[float | None, "seconds from claimed_at to ended_at; null without either"]
-    correlation_id: Annotated[str, "what the producer tagged the job with; empty where it did not"] = ""
+    correlation_id: Annotated[str, "what the producer tagged the job with, or else its message's id"] = ""
     tenant: Annotated[str, "whose job it is; empty where there are no tenants"] = ""
 
 
@@ -60,22 +63,22 @@ def state_change(old: keys.Item | None, new: keys.Item | None, cache: str) -> St
     job, before = keys.job_from(new), keys.job_from(old) if old else None
     if before and (before.run, before.status) == (job.run, job.status):
         return None
-    return _told(job, before, new, cache)
+    return _told(job, before, cache)
 
 
-def _told(job: Job, before: Job | None, item: keys.Item, cache: str) -> StateChange:
+def _told(job: Job, before: Job | None, cache: str) -> StateChange:
     claimed_at, ended_at = job.claimed_at or None, job.ended_at or None
     return StateChange(
         schema=SCHEMA_VERSION,
-        sequence=int(item.get(keys.CHANGES, 0)),
+        sequence=job.changes,
         job_id=job.id,
         workflow_key=job.key,
         run=job.run,
         attempt=job.attempt,
         old_status=before.status if before else None,
         status=job.status,
-        reason=job.error,
-        failure_class=str(item.get(keys.FAILURE_CLASS, "")),
+        reason=job.error or job.cancel,
+        failure_class=_failure(job, before),
         pool=job.pool,
         processor=job.request.processor,
         source=job.request.source,
@@ -85,8 +88,15 @@ def _told(job: Job, before: Job | None, item: keys.Item, cache: str) -> StateCha
         ended_at=ended_at,
         waited_s=round(claimed_at - job.queued_at, 3) if claimed_at else None,
         ran_s=round(ended_at - claimed_at, 3) if claimed_at and ended_at else None,
-        correlation_id=str(item.get(keys.CORRELATION_ID, "")),
+        correlation_id=job.correlation_id,
     )
+
+
+def _failure(job: Job, before: Job | None) -> FailureClass | None:
+    """The class of the attempt that this change ended, if it did not end well."""
+    ran = before is not None and before.status is JobStatus.RUNNING
+    last = job.history[-1] if ran and job.history else None
+    return last.failure if last and last.number == job.attempt else None
 
 
 def detail(change: StateChange) -> str:

@@ -76,6 +76,14 @@ STALE_S: Final = 180
 JOB_TIMEOUT_S: Final = 14_400
 MAX_ATTEMPTS: Final = 3
 MAX_INTERRUPTIONS: Final = 5
+MAX_TIMEOUTS: Final = 2
+"""How often an attempt may run into its timeout: a second try may meet a better day, a third would not."""
+DISPATCH_DEADLINE_S: Final = 14_400
+"""A: how long a job may wait while its pool has room under the cap and no worker can be started."""
+OVERDUE_READ: Final = 2_000
+OVERDUE_PER_TICK: Final = 200
+ATTEMPT_REASON_MAX_CHARS: Final = 200
+CANCEL_ROUNDS: Final = 8
 RETRY_FIRST_S: Final = 5
 RETRY_MAX_S: Final = 300
 PRIORITY_MIN: Final = 0

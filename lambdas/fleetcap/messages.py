@@ -22,7 +22,7 @@ from pydantic import (
 
 from fleetcap import limits
 from fleetcap.catalog import PROCESSORS, processor_for
-from fleetcap.model import Request, Submission
+from fleetcap.model import Job, Request, Submission
 from fleetcap.sources import file_name, https_host, is_s3
 
 _SEGMENT: Final = r"[A-Za-z0-9][A-Za-z0-9._=@+-]{0,127}"
@@ -107,6 +107,12 @@ class Message(BaseModel):
     max_attempts: Annotated[int, Field(strict=True, ge=1, le=limits.ATTEMPTS_LIMIT)] = Field(
         default=limits.MAX_ATTEMPTS, description="How often a job that fails by itself is tried in all."
     )
+    force: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="Run again although the result is in the cache, and replace it."
+    )
+    correlation_id: Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._:/=@+-]{1,128}$")] | None = (
+        Field(default=None, description="A name to find the job's log lines by; SQS's message id where left out.")
+    )
     timeout_s: Annotated[int, Field(strict=True, ge=1, le=limits.TIMEOUT_MAX_S)] = Field(
         default=limits.JOB_TIMEOUT_S, description="Seconds that one attempt may take."
     )
@@ -143,7 +149,9 @@ class Message(BaseModel):
         return f"source/{request.processor}/{sha256(identity.encode()).hexdigest()[:40]}"
 
 
-def submission(body: str, sent_at: float, pools: Collection[str], source_hosts: Collection[str]) -> Submission:
+def submission(
+    body: str, sent_at: float, pools: Collection[str], source_hosts: Collection[str], message_id: str = ""
+) -> Submission:
     """Read one message: a producer's, or S3's own word of a new object, which asks for the job of that source.
 
     Raises Rejected with the reason if it can never run on these pools and hosts.
@@ -158,7 +166,34 @@ def submission(body: str, sent_at: float, pools: Collection[str], source_hosts: 
         raise Rejected(f"pool: there is no pool {message.pool!r}; the pools are {', '.join(sorted(pools))}")
     if message.source.startswith("https:") and (host := https_host(message.source)) not in source_hosts:
         raise Rejected(f"source: the host {host} is not on the allow-list (source_hosts)")
-    return Submission(message.key(etag), message.pool, message.priority, message.request(), sent_at)
+    return Submission(
+        message.key(etag),
+        message.pool,
+        message.priority,
+        message.request(),
+        sent_at,
+        message.force,
+        message.correlation_id or message_id,
+    )
+
+
+def again(job: Job, force: bool = False) -> dict[str, Any]:
+    """The message that asks for another run of a job, as its snapshot says. Sent after the run's end, it begins one."""
+    request = job.request
+    message = Message(
+        source=request.source,
+        processor=request.processor,
+        workflow_key=job.key,
+        pool=job.pool,
+        priority=job.priority,
+        md5=request.md5 or None,
+        params=dict(request.params),
+        max_attempts=request.max_attempts,
+        timeout_s=request.timeout_s,
+        force=force or job.since > 0,
+        correlation_id=job.correlation_id or None,
+    )
+    return message.model_dump(mode="json", exclude_none=True)
 
 
 def _read(body: str) -> tuple[Message, str]:

@@ -33,6 +33,19 @@ class JobStatus(StrEnum):
         return self in {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
 
 
+class FailureClass(StrEnum):
+    """Why an attempt did not end well; each class has its own bound on retries. See decide/retry.py."""
+
+    INTERRUPTED = "interrupted"
+    """Its worker went away: Spot, a drain, a lost host. Not the job's fault."""
+    FAILED = "failed"
+    """An exit code, an exception, memory that ran out."""
+    TIMEOUT = "timeout"
+    """It took longer than it may."""
+    PERMANENT = "permanent"
+    """Bad input: it would fail alike every time."""
+
+
 @dataclass(frozen=True, order=True)
 class SlotId:
     """A numbered place of a pool; its text form is `pool/number`."""
@@ -95,13 +108,20 @@ class Holder:
 
 @dataclass(frozen=True)
 class Pool:
-    """A class of workers: one task definition, one cap, one policy. `launch` holds RunTask's parameters, as sent."""
+    """A class of workers: one task definition, one cap, one policy. `launch` holds RunTask's parameters, as sent.
+
+    `dispatch_deadline_s` bounds the wait for capacity that does not come, `waiting_limit_s` any wait; 0: unbounded.
+    `active_jobs_max` is the number of active jobs from which on new ones are refused; 0: none are.
+    """
 
     name: str
     cap: int
     launch: Mapping[str, object] = field(default_factory=dict)
     jobs_per_worker: int = 1
     shards: int = limits.OPEN_SHARDS
+    dispatch_deadline_s: float = limits.DISPATCH_DEADLINE_S
+    waiting_limit_s: float = 0.0
+    active_jobs_max: int = 0
 
 
 @dataclass(frozen=True)
@@ -122,6 +142,7 @@ class Slot:
     failed_at: float = 0.0
     retry_at: float = 0.0
     strikes: int = 0
+    starved_at: float = 0.0
     why: str = ""
     leave: bool = False
     retire: bool = False
@@ -158,6 +179,20 @@ class Submission:
     priority: int
     request: Request
     sent_at: float
+    force: bool = False
+    correlation_id: str = ""
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt that did not end well. `task` is the last part of its task's ARN; times are unix seconds."""
+
+    number: int
+    failure: FailureClass
+    reason: str
+    task: str
+    began_at: float
+    ended_at: float
 
 
 def key_hash(key: str) -> str:
@@ -167,7 +202,11 @@ def key_hash(key: str) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One workflow key's item, which is also its mutex: at most one active run. Times are unix seconds."""
+    """One workflow key's item, which is also its mutex: at most one active run. Times are unix seconds.
+
+    `changes` grows with every change of status, across runs as well. Results made before `since` do not count for this
+    run. `cancel` is why somebody wants it ended, or empty; a job that is to be cancelled never returns to the queue.
+    """
 
     key: str
     run: int
@@ -184,8 +223,12 @@ class Job:
     claimed_at: float = 0.0
     heartbeat_at: float = 0.0
     ended_at: float = 0.0
-    failures: int = 0
-    interruptions: int = 0
+    changes: int = 0
+    since: float = 0.0
+    correlation_id: str = ""
+    task: str = ""
+    cancel: str = ""
+    history: tuple[Attempt, ...] = ()
     stage: str = ""
     fraction: float = 0.0
     message: str = ""
@@ -201,6 +244,24 @@ class Job:
     def id(self) -> str:
         """The run's name: the key's hash and the run's number."""
         return f"{key_hash(self.key)}-{self.run}"
+
+    @property
+    def interruptions(self) -> int:
+        """How many attempts of this run were interrupted."""
+        return self._endings(FailureClass.INTERRUPTED)
+
+    @property
+    def timeouts(self) -> int:
+        """How many attempts of this run took too long."""
+        return self._endings(FailureClass.TIMEOUT)
+
+    @property
+    def failures(self) -> int:
+        """How many attempts of this run failed by themselves, those that took too long included."""
+        return self._endings(FailureClass.FAILED, FailureClass.TIMEOUT)
+
+    def _endings(self, *failures: FailureClass) -> int:
+        return sum(attempt.failure in failures for attempt in self.history)
 
     @property
     def as_queued(self) -> Queued:
@@ -281,6 +342,21 @@ class Unanswered:
 
 
 LaunchAnswer = Started | NotStarted | Unanswered
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Why a task stopped, in ECS's words: stopCode, stoppedReason with its containers' reasons, a container's exit."""
+
+    code: str = ""
+    reason: str = ""
+    exit_code: int | None = None
+
+    @property
+    def text(self) -> str:
+        """All of it in a line."""
+        exited = "" if self.exit_code is None else f"exit code {self.exit_code}"
+        return " ".join(filter(None, (self.code, self.reason, exited))) or "no reason given"
 
 
 class TaskStatus(StrEnum):

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from fleetcap.model import (
     Artifact,
+    Attempt,
     Flags,
     Holder,
     Job,
@@ -55,7 +56,9 @@ class Slots(Protocol):
     def create_slots(self, slots: Iterable[SlotId], now: float) -> None:
         """Create the slots that do not exist; an existing one is left as it is."""
 
-    def lease(self, slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str) -> bool:
+    def lease(
+        self, slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str, starved_at: float = 0.0
+    ) -> bool:
         """EMPTY at the generation as read, not retiring → LAUNCHING. False: somebody else has it."""
 
     def launched(self, lease: Lease, arn: str, now: float) -> bool:
@@ -89,22 +92,37 @@ class Jobs(Protocol):
     def running(self, pool: Pool) -> list[Running]:
         """All RUNNING jobs of a pool, from the lagging index."""
 
+    def active(self, pool: Pool, most: int) -> int:
+        """How many jobs of a pool are QUEUED or RUNNING, from the lagging index; it stops counting at `most`."""
+
     def put(self, job: Job, replacing: Job | None, op: str) -> bool:
         """Absent, or the finished run that was read → this run. False: somebody was first."""
 
-    def claim(self, queued: Job, holder: Holder, now: float, op: str) -> Job | None:
+    def claim(self, queued: Job, holder: Holder, now: float, op: str, task: str = "") -> Job | None:
         """QUEUED at the attempt as read → RUNNING, attempt + 1, holder. None: somebody else has it."""
 
-    def heartbeat(self, running: Job, now: float, stage: str, fraction: float, message: str) -> bool:
-        """RUNNING under this attempt → how far it is."""
+    def heartbeat(
+        self, running: Job, now: float, stage: str, fraction: float, message: str, artifacts: Sequence[str] = ()
+    ) -> Job | None:
+        """RUNNING under this attempt → how far it is; the job as it stands then. None: not ours any more."""
+
+    def cancel(self, running: Job, reason: str) -> bool:
+        """This run, RUNNING → to be ended by its holder; whatever else becomes of it, it is not queued again."""
 
     def finish(
-        self, running: Job, status: JobStatus, now: float, error: str, artifacts: Sequence[str], op: str
+        self,
+        job: Job,
+        status: JobStatus,
+        now: float,
+        error: str,
+        artifacts: Sequence[str],
+        op: str,
+        attempt: Attempt | None = None,
     ) -> bool:
-        """RUNNING under this attempt → the final status."""
+        """RUNNING under this attempt, or QUEUED at the attempt as read → the final status."""
 
-    def requeue(self, running: Job, due_at: float, failures: int, interruptions: int, error: str, op: str) -> bool:
-        """RUNNING under this attempt and holder, who is dead or asks himself → QUEUED, no holder."""
+    def requeue(self, running: Job, due_at: float, error: str, attempt: Attempt, op: str) -> bool:
+        """RUNNING under this attempt and holder, who is dead or asks himself; not to be cancelled → QUEUED."""
 
 
 class ControlTable(Slots, Jobs, Protocol):
@@ -166,6 +184,10 @@ class Assignment:
     processor: str
     md5: str
     params: Mapping[str, str | int | float | bool]
+    made_for: float = 0.0
+    """When the run was put, unix seconds: what its artifacts are marked with."""
+    since: float = 0.0
+    """Artifacts made for an earlier run than this do not count; 0: all do."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from fleetcap.catalog import artifact_keys
 from fleetcap.decide import admit
 from fleetcap.fleet import Fleet
 from fleetcap.messages import Rejected, submission
-from fleetcap.model import Job, JobStatus, Submission
+from fleetcap.model import Job, JobStatus, Pool, Submission
 from fleetcap.ports import Cache, Rejects
 from handlers.log import log
 
@@ -48,31 +48,48 @@ class Intake:
         """The job that the message leaves QUEUED and without a worker, if any."""
         sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
         try:
-            accepted = submission(record["body"], sent_at, self.fleet.pools, self.source_hosts)
+            accepted = submission(record["body"], sent_at, self.fleet.pools, self.source_hosts, record["messageId"])
+            job, decision = self._admit(accepted)
         except Rejected as reason:
             self.rejects.reject(record["body"], str(reason), record["messageId"])
             self.fleet.log("rejected", message_id=record["messageId"], reason=str(reason))
             return None
-        job, decision = self._admit(accepted)
-        name = type(decision).__name__
-        self.fleet.log("admitted", message_id=record["messageId"], key=job.key, job=job.id, decision=name)
+        self.fleet.log(
+            "admitted",
+            message_id=record["messageId"],
+            correlation_id=job.correlation_id,
+            key=job.key,
+            job=job.id,
+            decision=type(decision).__name__,
+        )
         return job if admit.asks_for_capacity(decision, job, self.fleet.clock.now()) else None
 
     def _admit(self, accepted: Submission) -> tuple[Job, admit.Admission]:
         """The job that answers the message, and the decision that made it so."""
         for _ in range(limits.ADMIT_ROUNDS):
             standing = self.fleet.table.job(accepted.key)
-            needs_cache = standing is None or standing.ended
-            cached = needs_cache and self.cache.has_all(_results(accepted))
-            decision = admit.admit(standing, accepted.sent_at, cached)
+            asks_cache = not accepted.force and (standing is None or standing.ended)
+            cached = asks_cache and self.cache.has_all(_results(accepted))
+            decision = admit.admit(standing, accepted.sent_at, cached, accepted.force)
             match decision:
                 case admit.Attach(job) | admit.Answer(job):
                     return job, decision
                 case admit.Enqueue(replacing) | admit.Record(replacing):
+                    if isinstance(decision, admit.Enqueue):
+                        self._refuse_above_the_ceiling(self.fleet.pools[accepted.pool])
                     job = self._new_run(accepted, replacing, ended=isinstance(decision, admit.Record))
                     if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
                         return job, decision
         raise TimeoutError(f"{accepted.key} changed under each of {limits.ADMIT_ROUNDS} attempts to put it")
+
+    def _refuse_above_the_ceiling(self, pool: Pool) -> None:
+        """Only new work: whoever joins a run adds none. The index lags, so a burst may pass it by a little."""
+        most = pool.active_jobs_max
+        if most and self.fleet.table.active(pool, most) >= most:
+            raise Rejected(
+                f"ceiling: pool {pool.name} has {most:,} active jobs, and its active_jobs_max lets no more in; "
+                f"redrive the message once some have ended"
+            )
 
     def _new_run(self, accepted: Submission, replacing: Job | None, ended: bool) -> Job:
         now = self.fleet.clock.now()
@@ -89,6 +106,10 @@ class Intake:
             queued_at=now,
             due_at=now,
             ended_at=now if ended else 0.0,
+            # From the clock on, so that it grows even where the item of the run before was deleted meanwhile.
+            changes=max(int(now), replacing.changes + 1 if replacing else 0),
+            since=now if accepted.force else 0.0,
+            correlation_id=accepted.correlation_id,
             artifacts=_results(accepted) if ended else (),
         )
 

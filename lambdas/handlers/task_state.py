@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 from fleetcap import wiring
+from fleetcap.decide import taxonomy
 from fleetcap.events import TaskStopped, task_stopped
 from fleetcap.fleet import Fleet
 from fleetcap.model import Lease, TaskStatus
@@ -37,11 +38,11 @@ def _stopped(fleet: Fleet, stopped: TaskStopped) -> None:
     except (ValueError, KeyError):
         fleet.log("ignore", arn=stopped.arn, reason="not a task of ours")
         return
-    fleet.log("stopped", lease=str(lease), arn=stopped.arn, why=stopped.why)
+    fleet.log("stopped", lease=str(lease), arn=stopped.arn, why=stopped.stop.text)
     if not _gone(fleet, lease, stopped):
         return
     orphans = [job for job in fleet.table.running(pool) if job.holder.lease == lease]
-    fleet.requeue(orphans, stopped.why)
+    fleet.requeue(orphans, *taxonomy.stopped(stopped.stop))
     fleet.scale(pool, None, most=1)
 
 
@@ -59,7 +60,7 @@ def _gone(fleet: Fleet, lease: Lease, stopped: TaskStopped) -> bool:
     if slot.lease == lease and slot.arn != stopped.arn:
         fleet.log("ignore", lease=str(lease), arn=stopped.arn, reason=f"the slot records {slot.arn}")
         return False
-    return fleet.settle(slot, TaskStatus.STOPPED, stopped.why) or _moved_on(fleet, lease)
+    return fleet.settle(slot, TaskStatus.STOPPED, stopped.stop.text) or _moved_on(fleet, lease)
 
 
 def _moved_on(fleet: Fleet, lease: Lease) -> bool:

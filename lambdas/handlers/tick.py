@@ -10,7 +10,7 @@ from typing import Any
 from fleetcap import limits, wiring
 from fleetcap.decide import launch, recover
 from fleetcap.fleet import Fleet
-from fleetcap.model import Pool, Slot
+from fleetcap.model import FailureClass, Pool, Slot
 from handlers.log import log
 
 
@@ -19,7 +19,7 @@ def handle(fleet: Fleet) -> None:
     for pool in fleet.pools.values():
         with _failing_alone(fleet, pool, "slots"):
             slots = fleet.slots(pool)
-            for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _scale):
+            for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _end_the_overdue, _scale):
                 with _failing_alone(fleet, pool, step.__name__):
                     step(fleet, pool, slots)
 
@@ -45,7 +45,8 @@ def _requeue_orphans(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
     """Jobs whose holder is dead go back, after a lost event or a crash. Older slots show fewer, never others."""
     running = fleet.table.running(pool)
     if running:
-        fleet.requeue(recover.orphans(running, slots), "its worker is gone")
+        orphans = recover.orphans(running, slots)
+        fleet.requeue(orphans, FailureClass.INTERRUPTED, "heartbeat lost: its worker is gone")
 
 
 def _look_at_the_doubtful(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
@@ -84,6 +85,11 @@ def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect], beg
             slot = fleet.resend(doubt.slot)
             if slot.lease == doubt.slot.lease and slot.arn:
                 yield slot
+
+
+def _end_the_overdue(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
+    """Jobs that have waited longer than they may are told so."""
+    fleet.end_overdue(pool, slots)
 
 
 def _scale(fleet: Fleet, pool: Pool, _slots: Sequence[Slot]) -> None:

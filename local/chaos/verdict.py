@@ -102,8 +102,9 @@ def _wrong_end(job: Job, bad: bool) -> Iterator[str]:
         if bad:
             yield f"{job.key}: completed, though its source holds no alignments"
     elif job.error.startswith(HEARTBEAT_LOST):
-        if job.interruptions != limits.MAX_INTERRUPTIONS:
-            yield f"{job.key}: given up after {job.interruptions} interruptions, not {limits.MAX_INTERRUPTIONS}"
+        most = limits.MAX_INTERRUPTIONS + 1
+        if job.interruptions != most:
+            yield f"{job.key}: given up after {job.interruptions} interruptions, not {most}"
     elif not bad:
         yield f"{job.key}: failed, though its source is good: {job.error}"
     elif job.error.startswith(INTERNAL) or not job.error:
@@ -111,18 +112,15 @@ def _wrong_end(job: Job, bad: bool) -> Iterator[str]:
 
 
 def attempts_add_up(found: Found) -> Iterator[str]:
-    """Each attempt of a run ended once: as a failure, as an interruption, or as the end of the run."""
+    """Each attempt of a run ended once: well, or as its history tells."""
     for job in found.jobs:
         if not job.ended:
             continue
-        ends = job.failures + job.interruptions + 1
+        ends = len(job.history) + (job.status is not JobStatus.FAILED)
         recorded = job.run > 1 and job.status is JobStatus.COMPLETED and job.claimed_at == 0
         wrong = job.attempt != ends if job.run == 1 else job.attempt < ends and not recorded
         if wrong:
-            yield (
-                f"{job.key}: {job.attempt} attempts, but {job.failures} failures, {job.interruptions} interruptions "
-                f"and one end in run {job.run}"
-            )
+            yield (f"{job.key}: {job.attempt} attempts, but {ends} ends in run {job.run}")
         if job.run > 1 and job.key not in found.given_up:
             yield f"{job.key}: run {job.run} times, though none of its runs was seen to fail"
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from fleetcap import keys
-from fleetcap.model import Holder, Job, JobStatus, Lease, Request, Slot, SlotId, SlotState
+from fleetcap.model import Attempt, FailureClass, Holder, Job, JobStatus, Lease, Request, Slot, SlotId, SlotState
 from local.simulator.plan import Fault, Trouble
 
 DECISIONS: Final = (
@@ -65,6 +65,7 @@ def operations() -> Iterator[keys.Write | keys.Put]:
     running = Job(
         "key", 1, JobStatus.RUNNING, "default", 5, job.request, rank="5", attempt=1, holder=Holder(lease)
     )  # fmt: skip
+    attempt = Attempt(1, FailureClass.INTERRUPTED, "why", "task", 0.0, 1.0)
     yield keys.create_write(slot.id, 0.0)
     yield keys.lease_write(slot, "{}", "key", 0, 0.0, "op")
     yield keys.launched_write(lease, "arn", 0.0)
@@ -78,7 +79,9 @@ def operations() -> Iterator[keys.Write | keys.Put]:
     yield keys.claim_write(job, Holder(lease), 0.0, "op")
     yield keys.heartbeat_write(running, 0.0, "sort", 0.5, "")
     yield keys.finish_write(running, JobStatus.COMPLETED, 0.0, "", (), "op")
-    yield keys.requeue_write(running, 0.0, 0, 0, "", "op")
+    yield keys.cancel_write(running, "why")
+    yield keys.finish_write(job, JobStatus.CANCELLED, 0.0, "", (), "op")
+    yield keys.requeue_write(running, 0.0, "", attempt, "op")
 
 
 def guards() -> list[tuple[str, str]]:

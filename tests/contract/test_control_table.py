@@ -39,7 +39,7 @@ from fleetcap.model import (
 from fleetcap.ports import ControlTable
 from local.memory.items import MemoryItems
 from tests.emulator import running_emulator
-from tests.examples import GENERATION, NOW, a_job, a_pool
+from tests.examples import GENERATION, NOW, a_job, a_pool, lapse
 from tests.fakes import make_table
 
 if TYPE_CHECKING:
@@ -225,7 +225,7 @@ def test_a_pool_larger_than_a_bank_is_read_whole_and_in_order(
 def test_a_lease_records_what_the_launch_needs(table: ControlTable, slot: Slot) -> None:
     assert table.lease(slot, LAUNCH, "job", 2, NOW, "op")
     assert read(table, slot) == replace(
-        slot, state=SlotState.LAUNCHING, launch=LAUNCH, for_job="job", leased_at=NOW, strikes=2
+        slot, state=SlotState.LAUNCHING, launch=LAUNCH, for_job="job", leased_at=NOW, strikes=2, starved_at=NOW
     )
 
 
@@ -345,7 +345,8 @@ def ask_to_leave(items: Items, slot: Slot) -> None:
 
 def test_a_release_empties_the_slot_under_the_next_generation(table: ControlTable, beating: Slot) -> None:
     assert table.release(beating.lease, "mine", NOW, "stopped", 0, "op")
-    assert read(table, beating) == Slot(beating.id, SlotState.EMPTY, int(NOW), ready_at=NOW + 30, why="stopped")
+    freed = Slot(beating.id, SlotState.EMPTY, int(NOW), ready_at=NOW + 30, starved_at=NOW, why="stopped")
+    assert read(table, beating) == freed
 
 
 def test_a_release_with_failures_frees_a_slot_that_knows_no_task(table: ControlTable, leased: Slot) -> None:
@@ -514,9 +515,16 @@ def bring(table: ControlTable, job: Job, status: JobStatus) -> Job:
 
 def test_a_claim_runs_the_job_under_the_next_attempt(table: ControlTable, queued: Job) -> None:
     holder = holder_in(queued.pool, lane=1)
-    claimed = table.claim(queued, holder, NOW, "op")
+    claimed = table.claim(queued, holder, NOW, "op", "task-1")
     assert claimed == replace(
-        queued, status=JobStatus.RUNNING, attempt=1, holder=holder, claimed_at=NOW, heartbeat_at=NOW
+        queued,
+        status=JobStatus.RUNNING,
+        changes=queued.changes + 1,
+        attempt=1,
+        holder=holder,
+        task="task-1",
+        claimed_at=NOW,
+        heartbeat_at=NOW,
     )
     assert read_job(table, queued) == claimed
 
@@ -530,7 +538,7 @@ def test_a_claim_is_refused_once_the_job_is_not_queued(table: ControlTable, queu
 
 
 def test_a_claim_of_an_attempt_that_was_made_before_is_refused(table: ControlTable, queued: Job, running: Job) -> None:
-    assert table.requeue(running, NOW, 0, 1, "", "requeue")
+    assert table.requeue(running, NOW, "", lapse(running), "requeue")
     assert table.claim(queued, holder_in("other"), NOW, "late") is None
     again = table.claim(read_job(table, queued), holder_in("other"), NOW, "again")
     assert again
@@ -552,9 +560,9 @@ def test_a_job_that_is_not_there_cannot_be_claimed(table: ControlTable, pool: Po
 # --- heartbeat, finish, requeue: the fence of an attempt
 
 WRITES: Final[dict[str, Callable[[ControlTable, Job], bool]]] = {
-    "heartbeat": lambda table, job: table.heartbeat(job, NOW + 60, "sort", 0.5, "half way"),
+    "heartbeat": lambda table, job: table.heartbeat(job, NOW + 60, "sort", 0.5, "half way") is not None,
     "finish": lambda table, job: table.finish(job, JobStatus.COMPLETED, NOW + 60, "", ("a",), "finish"),
-    "requeue": lambda table, job: table.requeue(job, NOW + 60, 1, 2, "again", "requeue"),
+    "requeue": lambda table, job: table.requeue(job, NOW + 60, "again", lapse(job), "requeue"),
 }
 every_write = pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
 
@@ -598,7 +606,7 @@ def test_a_write_about_a_job_that_ended_is_refused(
 def test_a_write_about_a_job_that_was_given_back_is_refused(
     table: ControlTable, running: Job, write: Callable[[ControlTable, Job], bool]
 ) -> None:
-    assert table.requeue(running, NOW, 0, 1, "", "given back")
+    assert table.requeue(running, NOW, "", lapse(running), "given back")
     waiting = read_job(table, running)
     assert not write(table, running)
     assert not write(table, replace(running, attempt=0))
@@ -609,7 +617,7 @@ def test_a_write_about_a_job_that_was_given_back_is_refused(
 def test_a_zombie_cannot_write_about_its_successors_attempt(
     table: ControlTable, running: Job, write: Callable[[ControlTable, Job], bool]
 ) -> None:
-    assert table.requeue(running, NOW, 0, 1, "", "given back")
+    assert table.requeue(running, NOW, "", lapse(running), "given back")
     successor = table.claim(read_job(table, running), holder_in("other"), NOW, "successor")
     assert not write(table, running)
     assert read_job(table, running) == successor
@@ -628,35 +636,36 @@ def test_a_finished_job_keeps_its_end_and_leaves_the_table_some_days_later(
 ) -> None:
     assert table.finish(running, status, NOW, "e" * 9_999, ("one", "two"), "op")
     ended = replace(running, status=status, ended_at=NOW, error="e" * limits.ERROR_MAX_CHARS, artifacts=("one", "two"))
-    assert read_job(table, running) == ended
+    assert read_job(table, running) == replace(ended, changes=running.changes + 1)
     assert item_of(items, running)[keys.TTL] == int(NOW) + limits.FINISHED_JOB_TTL_S
 
 
 def test_a_requeued_job_waits_at_its_old_rank_and_keeps_its_attempt(table: ControlTable, running: Job) -> None:
     assert table.heartbeat(running, NOW, "sort", 0.5, "half way")
-    assert table.requeue(running, NOW + 60, 1, 2, "e" * 9_999, "op")
+    assert table.requeue(running, NOW + 60, "e" * 9_999, lapse(running), "op")
     assert read_job(table, running) == replace(
         running,
         status=JobStatus.QUEUED,
         holder=None,
         due_at=NOW + 60,
+        task="",
         claimed_at=0.0,
         heartbeat_at=0.0,
-        failures=1,
-        interruptions=2,
+        changes=running.changes + 1,
+        history=(lapse(running),),
         error="e" * limits.ERROR_MAX_CHARS,
     )
 
 
 @pytest.mark.parametrize("other", [{"generation": GENERATION + 1}, {"lane": 1}], ids=["generation", "lane"])
 def test_only_the_holder_that_was_read_loses_the_job(table: ControlTable, running: Job, other: dict[str, int]) -> None:
-    assert not table.requeue(replace(running, holder=holder_in(running.pool, **other)), NOW, 0, 1, "", "op")
+    assert not table.requeue(replace(running, holder=holder_in(running.pool, **other)), NOW, "", lapse(running), "op")
     assert read_job(table, running) == running
 
 
 def test_a_job_without_a_holder_cannot_be_taken_from_one(table: ControlTable, queued: Job) -> None:
     with pytest.raises(ValueError, match="has no holder"):
-        table.requeue(queued, NOW, 0, 1, "", "op")
+        table.requeue(queued, NOW, "", lapse(queued), "op")
 
 
 # --- lost replies
@@ -698,7 +707,7 @@ def finish_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
 def requeue_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     table.put(job_of(pool), None, "put")
     running = bring(table, job_of(pool), JobStatus.RUNNING)
-    return lambda op: table.requeue(running, NOW, 0, 1, "", op)
+    return lambda op: table.requeue(running, NOW, "", lapse(running), op)
 
 
 OPERATIONS: Final = {
@@ -824,7 +833,7 @@ def test_a_claimed_job_moves_to_the_running_ones_and_back_when_it_is_requeued(
     assert table.queued(pool, NOW, 10) == []
     assert running.holder
     assert table.running(pool) == [Running(running.key, pool.name, 1, 1, running.holder)]
-    assert table.requeue(running, NOW, 0, 1, "", "op")
+    assert table.requeue(running, NOW, "", lapse(running), "op")
     assert table.running(pool) == []
     assert table.queued(pool, NOW, 10) == [read_job(table, running).as_queued]
 
@@ -1062,7 +1071,7 @@ def test_one_of_many_workers_claims_a_job(table: ControlTable, queued: Job) -> N
 def test_a_job_is_either_finished_or_requeued(table: ControlTable, running: Job) -> None:
     def end(number: int) -> str:
         if number % 2:
-            return "QUEUED" if table.requeue(running, NOW, 0, 1, "", f"op {number}") else ""
+            return "QUEUED" if table.requeue(running, NOW, "", lapse(running), f"op {number}") else ""
         return "FAILED" if table.finish(running, JobStatus.FAILED, NOW, "", (), f"op {number}") else ""
 
     (winner,) = filter(None, race(RACERS, end))

@@ -188,7 +188,7 @@ def test_a_task_that_never_starts_stops_without_containers(cloud: Cloud) -> None
     assert (statuses(events), events[-1]["detail"]["containers"]) == (["PROVISIONING", "PROVISIONING", "STOPPED"], [])
     read = task_stopped(events[-1])
     assert read and (read.arn, read.started_by) == (arn, "pool/1/7")
-    assert "TaskFailedToStart Timeout waiting for network interface" in read.why
+    assert "TaskFailedToStart Timeout waiting for network interface" in read.stop.text
     assert metered(cloud, definition) == {"live_tasks": 0, "peak_live_tasks": 1, "tasks_launched": 1}
     assert cloud.metered(arn)["pid"] == 0
     next_one = cloud.launch(definition)

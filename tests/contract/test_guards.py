@@ -20,6 +20,7 @@ from fleetcap.fleet import Fleet
 from fleetcap.model import (
     Artifact,
     Doubt,
+    FailureClass,
     Holder,
     Job,
     JobStatus,
@@ -40,7 +41,7 @@ from handlers.intake import Intake
 from local.fargate.tasks import Status
 from local.memory.ecs import MemoryEcs, MemoryTask
 from local.memory.items import MemoryItems
-from tests.examples import a_job
+from tests.examples import a_job, lapse
 from tests.fakes import LAUNCH, FakeCache, FakeChildren, FakeTasks, HandClock, Lines
 from tests.handlers.test_intake import FakeRejects, batch, message
 from tests.handlers.test_task_state import stopped
@@ -391,7 +392,7 @@ def test_a_job_that_has_moved_on_to_another_worker_is_not_taken_from_it(world: W
     slot = world.ready(fleet)
     shown = Running("a", "default", 1, 1, Holder(Lease(slot.id, slot.generation - 1)))
     running = world.table.claim(world.job(), Holder(slot.lease), world.clock.now(), "claim")
-    fleet.requeue([shown], "its worker is gone")
+    fleet.requeue([shown], FailureClass.INTERRUPTED, "its worker is gone")
     assert world.job() == running
 
 
@@ -547,7 +548,7 @@ def test_a_worker_beats_for_as_long_as_its_loop_comes_round(bench: Bench) -> Non
 def test_a_worker_that_lost_its_job_kills_it_and_goes_on(bench: Bench) -> None:
     def take_away() -> None:
         job = bench.world.job()
-        assert bench.world.table.requeue(job, bench.world.clock.now() + HOUR_S, 0, 1, "", "taken away")
+        assert bench.world.table.requeue(job, bench.world.clock.now() + HOUR_S, "", lapse(job), "taken away")
 
     killed: list[bool] = []
     left = bench.run(

@@ -26,13 +26,13 @@ from fleetcap.adapters.control_table import Items, Reply, StoredControlTable
 from fleetcap.adapters.dynamo import DynamoItems
 from fleetcap.model import Holder, Job, JobStatus, Slot, SlotState
 from local.memory.items import MemoryItems
-from tests.examples import GENERATION, NOW, a_job, a_pool, a_slot
+from tests.examples import GENERATION, NOW, a_job, a_pool, a_slot, lapse
 from tests.fakes import make_table
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
-OPERATIONS: Final = {name.removesuffix("_write") for name in vars(keys) if name.endswith("_write")}
+OPERATIONS: Final = {name.removesuffix("_write") for name in vars(keys) if name.endswith("_write")} | {"withdraw"}
 ENDED: Final = [status for status in JobStatus if status.ended]
 
 _table_numbers = itertools.count()
@@ -73,7 +73,9 @@ WRITES: Final[list[keys.Write | keys.Put]] = [
     keys.claim_write(JOB, HOLDER, NOW, "op"),
     keys.heartbeat_write(JOB, NOW, "sort", 0.5, ""),
     keys.finish_write(JOB, JobStatus.FAILED, NOW, "", (), "op"),
-    keys.requeue_write(JOB, NOW, 0, 1, "", "op"),
+    keys.finish_write(replace(JOB, status=JobStatus.RUNNING), JobStatus.FAILED, NOW, "", (), "op"),
+    keys.cancel_write(JOB, "why"),
+    keys.requeue_write(JOB, NOW, "", lapse(JOB), "op"),
 ]
 REPEATABLE: Final = {write.name for write in WRITES if write.op}
 CONDITIONS: Final = {
@@ -83,6 +85,7 @@ VALUES: Final[Mapping[str, list[Any]]] = {
     "state": [state.value for state in SlotState],
     "generation": [GENERATION - 1, GENERATION, GENERATION + 1],
     "retire": [True],
+    "cancel": ["why"],
     "arn": ["mine", "other"],
     "status": [status.value for status in JobStatus],
     "run": [1, 2],
@@ -235,6 +238,7 @@ class Operations(RuleBasedStateMachine):
         self.table.job("one")
         self.table.queued(POOL, now, limit)
         self.table.running(POOL)
+        self.table.active(POOL, limit)
 
     # --- what becomes of slots and jobs where nobody is late, though replies are lost
 
@@ -338,7 +342,11 @@ class Operations(RuleBasedStateMachine):
     def requeue(self, key: str, age: int, theirs: bool, due_at: float) -> None:
         known = self.job(key, age)
         holder = known.holder if known.holder and theirs else replace(HOLDER, lane=2)
-        self.write(self.table.requeue, replace(known, holder=holder), due_at, 1, 1, "error", self.op())
+        self.write(self.table.requeue, replace(known, holder=holder), due_at, "error", lapse(known), self.op())
+
+    @rule(key=names, age=ages)
+    def cancel(self, key: str, age: int) -> None:
+        self.write(self.table.cancel, self.job(key, age), "why")
 
     def teardown(self) -> None:
         self.look(NOW + 2, 3)

@@ -22,7 +22,7 @@ from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.decide import capacity
 from fleetcap.model import Flags, Holder, JobStatus, Lease, SlotId
 from tests.emulator import running_emulator, s3_environment
-from tests.examples import GENERATION, NOW, a_job, a_pool
+from tests.examples import GENERATION, NOW, a_job, a_pool, lapse
 from tests.fakes import make_table
 
 pytestmark = pytest.mark.cloud
@@ -227,7 +227,7 @@ def claim_all(me: Racer) -> list[tuple[str, int]]:
             if running:
                 assert me.table.job(job.key) == running
                 won.append((running.key, running.attempt))
-                assert me.table.requeue(running, NOW, 0, 0, "", me.op())
+                assert me.table.requeue(running, NOW, "", lapse(running), me.op())
             me.meet()
     return won
 

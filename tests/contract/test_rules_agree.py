@@ -19,7 +19,7 @@ from fleetcap import limits
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.decide import admit, capacity, recover
 from fleetcap.model import Holder, Job, JobStatus, Lease, NotStarted, Running, Slot, SlotId, SlotState, TaskStatus
-from tests.examples import GENERATION, NOW, a_job, a_pool
+from tests.examples import GENERATION, NOW, a_job, a_pool, lapse
 from tests.fakes import make_table
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ def test_an_orphan_is_taken_from_the_dead_holder_and_from_nobody_else(table: Dyn
     new = Holder(seen(table).lease)
     found = recover.orphans([entry(running, old), entry(running, new)], [seen(table)])
     assert [orphan.holder for orphan in found] == [old]
-    assert not table.requeue(replace(running, holder=new), NOW, 0, 1, "", "not his")
-    assert table.requeue(replace(running, holder=old), NOW, 0, 1, "", "his")
+    assert not table.requeue(replace(running, holder=new), NOW, "", lapse(running), "not his")
+    assert table.requeue(replace(running, holder=old), NOW, "", lapse(running), "his")
 
 
 def entry(job: Job, holder: Holder) -> Running:

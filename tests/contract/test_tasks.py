@@ -25,7 +25,7 @@ from fleetcap.adapters.workers import EcsTasks
 from fleetcap.decide import launch as decide
 from fleetcap.events import TaskStopped, task_stopped
 from fleetcap.limits import DESCRIBE_TASKS_MAX_ARNS
-from fleetcap.model import Doubt, LaunchAnswer, Lease, NotStarted, Pool, SlotId, Started, TaskStatus, Unanswered
+from fleetcap.model import Doubt, LaunchAnswer, Lease, NotStarted, Pool, SlotId, Started, Stop, TaskStatus, Unanswered
 from fleetcap.ports import Tasks
 from local.fargate.tasks import EcsError, Launch, Registry, Status
 from local.memory.ecs import MemoryEcs, MemoryTask
@@ -426,7 +426,7 @@ def test_a_task_that_is_stopped_comes_to_its_end(world: World) -> None:
     world.tasks.stop(CLUSTER, arn, "no beat for 2 minutes")
     world.reaches(arn, Status.STOPPED)
     assert world.word(arn) is TaskStatus.STOPPED
-    assert the_end(world, arn) == TaskStopped(arn, str(lease), "UserInitiated no beat for 2 minutes")
+    assert the_end(world, arn) == TaskStopped(arn, str(lease), Stop("UserInitiated", "no beat for 2 minutes"))
 
 
 def test_a_stop_may_be_repeated_and_the_first_reason_stays(world: World) -> None:
@@ -438,7 +438,7 @@ def test_a_stop_may_be_repeated_and_the_first_reason_stays(world: World) -> None
     world.reaches(arn, Status.STOPPED)
     world.tasks.stop(CLUSTER, arn, "third")
     assert world.word(arn) is TaskStatus.STOPPED
-    assert the_end(world, arn).why == "UserInitiated first"
+    assert the_end(world, arn).stop == Stop("UserInitiated", "first")
 
 
 def test_a_task_that_nobody_knows_need_not_be_stopped(world: World) -> None:
@@ -452,7 +452,7 @@ def test_a_task_that_is_stopped_before_it_runs_never_runs(world: World) -> None:
     arn = world.launch(lease)
     world.tasks.stop(CLUSTER, arn, "not needed")
     world.reaches(arn, Status.STOPPED)
-    assert the_end(world, arn) == TaskStopped(arn, str(lease), "UserInitiated not needed")
+    assert the_end(world, arn) == TaskStopped(arn, str(lease), Stop("UserInitiated", "not needed"))
     assert Status.RUNNING not in statuses(world.told(arn))
 
 
@@ -469,7 +469,7 @@ def test_a_task_whose_process_ends_stops_and_tells_whose_it_was(world: World, ki
     assert world.word(arn) is TaskStatus.STOPPED
     end = the_end(world, arn)
     assert (end.arn, Lease.parse(end.started_by)) == (arn, lease)
-    assert end.why.startswith("EssentialContainerExited ")
+    assert end.stop.code == "EssentialContainerExited"
 
 
 def test_a_task_tells_its_statuses_in_the_order_of_life(world: World) -> None:

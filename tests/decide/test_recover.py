@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from fleetcap import limits
 from fleetcap.decide import recover
-from fleetcap.decide.recover import GiveUp, Inspect, Missing, Release, Requeue, Resend, Retire, Stop
-from fleetcap.model import JobStatus, Request, Running, Slot, SlotState, TaskStatus
-from tests.examples import GENERATION, NOW, a_job, a_pool, a_slot, holder_of, launching, ready, running_on
+from fleetcap.decide.recover import Inspect, Missing, Release, Resend, Retire, Stop
+from fleetcap.model import Request, Running, Slot, SlotState, TaskStatus
+from tests.examples import GENERATION, NOW, a_pool, a_slot, holder_of, launching, ready, running_on
 
 quick = settings(derandomize=True, max_examples=150, deadline=None)
 REQUEST = Request("s3://bucket/a.bam", "bam", max_attempts=3)
@@ -214,45 +214,3 @@ def test_a_missing_task_is_never_stopped_and_loses_its_slot_only_after_65_noted_
     assert not any(isinstance(verdict, Stop) for verdict in verdicts)
     noted = slot.missing_since > 0 and slot.seen_at <= slot.missing_since
     assert released == (noted and NOW - slot.missing_since > limits.MISSING_IS_PROOF_S)
-
-
-# --- what becomes of the job
-
-
-def test_an_interrupted_job_goes_back_at_once_and_uses_up_no_attempt() -> None:
-    job = a_job(status=JobStatus.RUNNING, attempt=2, failures=1, interruptions=3)
-    assert recover.interrupted(job, NOW, "Spot") == Requeue(NOW, 1, 4, "heartbeat lost: Spot")
-
-
-def test_a_job_that_was_interrupted_too_often_ends() -> None:
-    job = a_job(status=JobStatus.RUNNING, interruptions=limits.MAX_INTERRUPTIONS)
-    outcome = recover.interrupted(job, NOW, "Spot")
-    assert isinstance(outcome, GiveUp)
-    assert outcome.error.startswith("heartbeat lost: 6 workers")
-    assert outcome.error.endswith("Spot")
-
-
-def test_a_failed_job_is_tried_again_until_its_attempts_are_used_up() -> None:
-    outcomes = [
-        recover.failed(a_job(request=REQUEST, failures=before), "internal: x", False, NOW, 0.5) for before in range(3)
-    ]
-    assert outcomes == [
-        Requeue(NOW + 5, 1, 0, "internal: x"),
-        Requeue(NOW + 10, 2, 0, "internal: x"),
-        GiveUp("internal: x"),
-    ]
-
-
-def test_a_permanent_failure_is_never_tried_again() -> None:
-    assert recover.failed(a_job(request=REQUEST), "input: empty", True, NOW, 0.5) == GiveUp("input: empty")
-
-
-@quick
-@given(failures=st.integers(0, limits.ATTEMPTS_LIMIT - 2), jitter=st.floats(0, 1), interruptions=st.integers(0, 5))
-def test_a_retry_is_never_immediate_nor_later_than_its_bound(failures: int, jitter: float, interruptions: int) -> None:
-    patient = replace(REQUEST, max_attempts=limits.ATTEMPTS_LIMIT)
-    job = a_job(request=patient, failures=failures, interruptions=interruptions)
-    outcome = recover.failed(job, "internal: x", False, 0.0, jitter)
-    assert isinstance(outcome, Requeue)
-    assert 0.75 * limits.RETRY_FIRST_S <= outcome.due_at <= 1.25 * limits.RETRY_MAX_S
-    assert outcome.interruptions == interruptions

@@ -194,7 +194,7 @@ def test_a_failed_launch_gives_its_slot_back_and_the_pool_backs_off(
     assert not any(slot.held for slot in fleet.table.slots("default"))
     intake.handle(batch(clock, message("b")))
     assert len(tasks.calls) == 1
-    said = "a launch failed: RunTask failed: Capacity is unavailable at this time"
+    said = "a launch failed: AWS has no Fargate capacity at this time (Capacity is unavailable at this time)"
     assert lines.of("wait")[-1]["reason"] == said
 
 

@@ -91,11 +91,11 @@ def record(number: int, new: keys.Item | None, old: keys.Item | None = None) -> 
 
 def ended(key: str, number: int) -> Record:
     """A job that ended, as the n-th record of the stream and the n-th change of its key."""
-    queued = a_job(key)
+    queued = a_job(key, changes=number - 2)
     claim = keys.claim_write(queued, Holder(Lease(SlotId("default", 0), 1)), NOW, "op")
     running = keys.job_item(queued, "op") | dict(claim.sets)
     finish = keys.finish_write(keys.job_from(running), JobStatus.COMPLETED, NOW, "", (), "op")
-    return record(number, running | dict(finish.sets) | {keys.CHANGES: number}, running)
+    return record(number, running | dict(finish.sets), running)
 
 
 def failures(answer: dict[str, Any]) -> list[int]:

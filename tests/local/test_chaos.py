@@ -19,17 +19,28 @@ from local.cloud import Marked
 from local.fargate.faults import ACTS
 from local.fargate.faults import KINDS as FARGATE_KINDS
 from local.proxy.faults import KINDS as CALL_KINDS
+from tests.examples import lapses
 
 SOURCE, BAD_SOURCE = "s3://input/a.bam", "s3://input/missing.bam"
 GIVEN_UP = f"{HEARTBEAT_LOST} while they ran this job; last: killed"
 BAM, BAI = catalog.artifact_keys("good", "bam")
 GOOD = Job(
-    "good", 1, JobStatus.COMPLETED, "default", 5, Request(SOURCE, "bam"), attempt=2, interruptions=1, claimed_at=5.0,
+    "good", 1, JobStatus.COMPLETED, "default", 5, Request(SOURCE, "bam"), attempt=2, history=lapses(1), claimed_at=5.0,
     artifacts=(BAM, BAI),
 )  # fmt: skip
-BAD = Job("bad", 1, JobStatus.FAILED, "default", 5, Request(BAD_SOURCE, "bam"), attempt=1, error="it does not exist")
+BAD = Job(
+    "bad",
+    1,
+    JobStatus.FAILED,
+    "default",
+    5,
+    Request(BAD_SOURCE, "bam"),
+    attempt=1,
+    error="it does not exist",
+    history=lapses(1),
+)
 LOST = replace(
-    GOOD, status=JobStatus.FAILED, attempt=6, interruptions=limits.MAX_INTERRUPTIONS, error=GIVEN_UP, artifacts=()
+    GOOD, status=JobStatus.FAILED, attempt=6, history=lapses(limits.MAX_INTERRUPTIONS + 1), error=GIVEN_UP, artifacts=()
 )
 SERVERS = (Marked(10, 1, "emulator", "emulator"), Marked(20, 1, "fargate", "fargate"), Marked(11, 10, "a function"))
 CLEAN = Found(
@@ -76,14 +87,14 @@ def with_job(job: Job, **more: Any) -> dict[str, Any]:
         (with_job(replace(GOOD, status=JobStatus.CANCELLED), objects={}), "good: cancelled"),
         (with_job(replace(LOST, error="internal: killed"), objects={}), "good: failed, though its source is good: int"),
         (
-            with_job(replace(LOST, interruptions=4, attempt=5), objects={}),
-            "good: given up after 4 interruptions, not 5",
+            with_job(replace(LOST, history=lapses(4), attempt=4), objects={}),
+            "good: given up after 4 interruptions, not 6",
         ),
         ({"sent": {**CLEAN.sent, "good": CLEAN.sent["bad"]}}, "good: completed, though its source holds no alignments"),
         ({"jobs": [GOOD, replace(BAD, error="internal: it broke")]}, "that is not why it failed: internal: it broke"),
         ({"jobs": [GOOD, replace(BAD, error="")]}, "that is not why it failed: no reason"),
-        (with_job(replace(GOOD, attempt=3)), "good: 3 attempts, but 0 failures, 1 interruptions and one end in run 1"),
-        (with_job(replace(GOOD, run=2, attempt=1), given_up={"good"}), "good: 1 attempts, but 0 failures, 1 interr"),
+        (with_job(replace(GOOD, attempt=3)), "good: 3 attempts, but 2 ends in run 1"),
+        (with_job(replace(GOOD, run=2, attempt=1), given_up={"good"}), "good: 1 attempts, but 2 ends in run 2"),
         (with_job(replace(GOOD, run=2)), "good: run 2 times, though none of its runs was seen to fail"),
         (with_job(replace(GOOD, artifacts=(BAM,))), f"good: names {BAM}, not those of its processor"),
         ({"objects": {BAM: Stored(9, "x")}}, f"{BAI}: the artifact of a completed job is missing"),
@@ -134,7 +145,7 @@ def test_what_a_given_up_job_left_is_no_stray() -> None:
 
 def test_a_job_that_was_given_up_may_be_run_anew_or_found_in_the_cache() -> None:
     anew = replace(GOOD, run=2, attempt=8)
-    recorded = replace(GOOD, run=2, attempt=6, claimed_at=0.0, interruptions=0)
+    recorded = replace(GOOD, run=2, attempt=6, claimed_at=0.0, history=())
     for job in (anew, recorded):
         assert find_trouble(replace(CLEAN, jobs=[job, BAD], given_up={"good", "bad"})) == []
 

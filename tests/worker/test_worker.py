@@ -13,6 +13,7 @@ from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.model import Artifact, Flags, Holder, Job, JobStatus, Lease, Slot, SlotState
 from fleetcap.ports import ChildReport, Failure, Progress
+from tests.examples import lapse
 from tests.fakes import FakeChildren, HandClock, Lines
 from tests.handlers.test_task_state import queue
 from worker_image.worker import Settings, Worker
@@ -146,7 +147,7 @@ def test_a_lost_slot_kills_the_job_and_writes_nothing(bench: Bench) -> None:
 
 def test_a_job_that_was_taken_away_is_killed_within_the_fence_check(bench: Bench) -> None:
     def take_away() -> None:
-        assert bench.table.requeue(bench.job(), bench.clock.now() + 1_000, 0, 1, "", bench.clock.unique())
+        assert bench.table.requeue(bench.job(), bench.clock.now() + 1_000, "", lapse(bench.job()), bench.clock.unique())
 
     killed: list[bool] = []  # while the loop goes on: whoever leaves kills in any case
 
@@ -162,7 +163,7 @@ def test_a_job_that_was_taken_away_is_killed_within_the_fence_check(bench: Bench
 
 def test_a_zombies_result_is_refused(bench: Bench) -> None:
     def successor() -> None:
-        assert bench.table.requeue(bench.job(), bench.clock.now(), 0, 1, "", bench.clock.unique())
+        assert bench.table.requeue(bench.job(), bench.clock.now(), "", lapse(bench.job()), bench.clock.unique())
         assert bench.table.claim(bench.job(), Holder(Lease(bench.lease.slot, 99)), bench.clock.now(), "other")
         bench.children.started[0].said = DONE
 

@@ -7,12 +7,13 @@ success whose first reply was lost, whoever retried: the SDK or the caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Final, NamedTuple, Protocol
 
 from fleetcap import keys, limits
 from fleetcap.model import (
+    Attempt,
     Flags,
     Holder,
     Job,
@@ -92,8 +93,10 @@ class StoredControlTable:
         for slot in slots:
             self._items.put(keys.create_write(slot, now))
 
-    def lease(self, slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str) -> bool:
-        return self._write(keys.lease_write(slot, launch, for_job, strikes, now, op)) is not None
+    def lease(
+        self, slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str, starved_at: float = 0.0
+    ) -> bool:
+        return self._write(keys.lease_write(slot, launch, for_job, strikes, now, op, starved_at)) is not None
 
     def launched(self, lease: Lease, arn: str, now: float) -> bool:
         return self._write(keys.launched_write(lease, arn, now)) is not None
@@ -134,32 +137,45 @@ class StoredControlTable:
             for item in self._items.open(keys.running_pk(pool.name, shard), limits.OPEN_PAGE_ITEMS)
         ]
 
+    def active(self, pool: Pool, most: int) -> int:
+        partitions = (pk(pool.name, shard) for pk in (keys.queued_pk, keys.running_pk) for shard in range(pool.shards))
+        entries = (entry for pk in partitions for entry in self._items.open(pk, most))
+        return sum(1 for _ in islice(entries, most))
+
     def put(self, job: Job, replacing: Job | None, op: str) -> bool:
         put = keys.put_write(job, replacing, op)
         return _landed(self._items.put(put), put.op) is not None
 
-    def claim(self, queued: Job, holder: Holder, now: float, op: str) -> Job | None:
-        if self._write(keys.claim_write(queued, holder, now, op)) is None:
-            return None
-        return replace(
-            queued,
-            status=JobStatus.RUNNING,
-            attempt=queued.attempt + 1,
-            holder=holder,
-            claimed_at=now,
-            heartbeat_at=now,
-        )
+    def claim(self, queued: Job, holder: Holder, now: float, op: str, task: str = "") -> Job | None:
+        return self._job(keys.claim_write(queued, holder, now, op, task))
 
-    def heartbeat(self, running: Job, now: float, stage: str, fraction: float, message: str) -> bool:
-        return self._write(keys.heartbeat_write(running, now, stage, fraction, message)) is not None
+    def heartbeat(
+        self, running: Job, now: float, stage: str, fraction: float, message: str, artifacts: Sequence[str] = ()
+    ) -> Job | None:
+        return self._job(keys.heartbeat_write(running, now, stage, fraction, message, artifacts))
+
+    def cancel(self, running: Job, reason: str) -> bool:
+        return self._write(keys.cancel_write(running, reason)) is not None
 
     def finish(
-        self, running: Job, status: JobStatus, now: float, error: str, artifacts: Sequence[str], op: str
+        self,
+        job: Job,
+        status: JobStatus,
+        now: float,
+        error: str,
+        artifacts: Sequence[str],
+        op: str,
+        attempt: Attempt | None = None,
     ) -> bool:
-        return self._write(keys.finish_write(running, status, now, error, artifacts, op)) is not None
+        return self._write(keys.finish_write(job, status, now, error, artifacts, op, attempt)) is not None
 
-    def requeue(self, running: Job, due_at: float, failures: int, interruptions: int, error: str, op: str) -> bool:
-        return self._write(keys.requeue_write(running, due_at, failures, interruptions, error, op)) is not None
+    def requeue(self, running: Job, due_at: float, error: str, attempt: Attempt, op: str) -> bool:
+        return self._write(keys.requeue_write(running, due_at, error, attempt, op)) is not None
+
+    def _job(self, write: keys.Write) -> Job | None:
+        """The job after the write, or None where its condition refused it."""
+        item = self._write(write)
+        return None if item is None else self._read.job(item)
 
     def _write(self, write: keys.Write) -> keys.Item | None:
         """The item after the write, or None where its condition refused it."""

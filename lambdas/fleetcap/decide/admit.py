@@ -51,17 +51,18 @@ def asks_for_capacity(decision: Admission, job: Job, now: float) -> bool:
     return isinstance(decision, Enqueue) or now - job.queued_at > limits.FRESH_LEASE_S
 
 
-def admit(job: Job | None, sent_at: float, cached: bool) -> Admission:
+def admit(job: Job | None, sent_at: float, cached: bool, force: bool = False) -> Admission:
     """Decide on the job as read *before* the cache was asked, so that a run that ends in between is not run again.
 
     A message that was sent before the run's end is answered by that run, however often it is delivered; only a later
-    message can ask for a new one. A run that completed and whose artifacts stand answers at any time.
+    message can ask for a new one. A run that completed and whose artifacts stand answers at any time, but not a message
+    that would `force` another.
     """
     if job is not None and not job.ended:
         return Attach(job)
     if job is not None and sent_at <= job.ended_at:
         return Answer(job, "sent before this run ended")
-    if not cached:
+    if force or not cached:
         return Enqueue(job)
     if job is not None and job.status is JobStatus.COMPLETED:
         return Answer(job, "the result is in the cache")

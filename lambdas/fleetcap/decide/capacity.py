@@ -43,11 +43,15 @@ class Wait:
 
 @dataclass(frozen=True)
 class Backoff:
-    """The pool's launches failed `strikes` times in a row, or one has no answer; nothing new before `until`."""
+    """The pool's launches failed `strikes` times in a row, or one has no answer; nothing new before `until`.
+
+    `since`: since when no launch has brought a worker; 0 where nothing is wrong.
+    """
 
     strikes: int
     until: float
     reason: str = ""
+    since: float = 0.0
 
 
 def candidates(pool: Pool, slots: Sequence[Slot]) -> list[Slot]:
@@ -67,7 +71,9 @@ def backoff(slots: Sequence[Slot], now: float) -> Backoff:
     unanswered = [s for s in slots if unresolved(s, now) and s.leased_at > forgotten]
     until = [s.retry_at for s in failed] + [s.leased_at + limits.BACKOFF_MAX_S for s in unanswered]
     strikes = max([s.strikes for s in failed], default=0)
-    return Backoff(max(strikes, min(len(unanswered), 1)), max(until, default=0.0), _reason(failed, strikes))
+    began = [s.starved_at or s.failed_at for s in failed] + [s.leased_at for s in unanswered]
+    since = max(min(began), forgotten) if began else 0.0
+    return Backoff(max(strikes, min(len(unanswered), 1)), max(until, default=0.0), _reason(failed, strikes), since)
 
 
 def _reason(failed: Sequence[Slot], strikes: int) -> str:

@@ -1,4 +1,4 @@
-"""What to do about slots that may be in trouble and about jobs whose worker is gone. Never by the clock alone."""
+"""What to do about slots that may be in trouble, and which jobs have lost their worker. Never by the clock alone."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fleetcap import limits
-from fleetcap.decide.backoff import due_at
 from fleetcap.decide.capacity import unresolved
-from fleetcap.model import Holder, Job, Pool, Running, Slot, SlotId, SlotState, TaskStatus
+from fleetcap.model import Holder, Pool, Running, Slot, SlotId, SlotState, TaskStatus
 
 
 @dataclass(frozen=True)
@@ -59,26 +58,6 @@ class Retire:
 
     slot: SlotId
     retire: bool
-
-
-@dataclass(frozen=True)
-class Requeue:
-    """Back into the queue, due then."""
-
-    due_at: float
-    failures: int
-    interruptions: int
-    error: str
-
-
-@dataclass(frozen=True)
-class GiveUp:
-    """The run ends FAILED."""
-
-    error: str
-
-
-Outcome = Requeue | GiveUp
 
 
 def dead(holder: Holder, slots: Mapping[SlotId, Slot]) -> bool:
@@ -147,20 +126,3 @@ def judge(slot: Slot, status: TaskStatus, now: float, why: str = "") -> list[Ver
 def never_beat(slot: Slot) -> bool:
     """The task of this lease ended before its worker said that it was ready."""
     return slot.state is SlotState.LAUNCHING
-
-
-def interrupted(job: Job, now: float, why: str) -> Outcome:
-    """A job whose worker went away goes back without using up an attempt, a bounded number of times."""
-    interruptions = job.interruptions + 1
-    if interruptions > limits.MAX_INTERRUPTIONS:
-        return GiveUp(f"heartbeat lost: {interruptions} workers went away while they ran this job; last: {why}")
-    return Requeue(now, job.failures, interruptions, f"heartbeat lost: {why}")
-
-
-def failed(job: Job, error: str, permanent: bool, now: float, jitter: float) -> Outcome:
-    """A job that failed by itself is tried again, later each time, until its attempts are used up."""
-    failures = job.failures + 1
-    if permanent or failures >= job.request.max_attempts:
-        return GiveUp(error)
-    again_at = due_at(now, limits.RETRY_FIRST_S, limits.RETRY_MAX_S, job.failures, jitter)
-    return Requeue(again_at, failures, job.interruptions, error)
