@@ -19,7 +19,7 @@ from cli import demo as demo_story
 from cli import faults
 from cli.calls import calls
 from cli.clouds import Name, state
-from fleetcap import limits, messages
+from fleetcap import lifecycle, limits, messages
 from local import cloud as local_cloud
 from local.deploy import Synth, deploy
 
@@ -59,9 +59,11 @@ def prepare() -> None:
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of the message that a producer sends."""
-    typer.echo(json.dumps(messages.json_schema(), indent=2))
+def schema(
+    event: Annotated[bool, typer.Option("--event", help="That of the event which tells of a job's status.")] = False,
+) -> None:
+    """Print the JSON schema of the message that a producer sends, or of the event's detail."""
+    typer.echo(json.dumps(lifecycle.json_schema() if event else messages.json_schema(), indent=2))
 
 
 @local_app.command()

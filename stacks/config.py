@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from types import MappingProxyType
 from typing import Any, Final, get_type_hints
 
-from fleetcap import limits
+from fleetcap import keys, limits
 
 Knob = int | float | str | bool | tuple[str, ...]
 
@@ -112,6 +112,8 @@ class Config:
     extra_source_buckets: tuple[str, ...] = ()
     cache_prefix: str = ""
     cache_expiry_days: int = limits.CACHE_EXPIRY_DAYS
+    event_statuses: tuple[str, ...] = keys.ENDED_STATUSES
+    s3_trigger: bool = False
 
     @classmethod
     def from_context(cls, context: Mapping[str, object]) -> Config:
@@ -242,6 +244,7 @@ def _refusals(config: Config) -> Iterator[str]:
         yield from _worker_timing_refusals(pool)
     yield from _decider_refusals(config)
     yield from _data_refusals(config)
+    yield from _event_refusals(config)
 
 
 def _pool_list_refusals(names: Sequence[str]) -> Iterator[str]:
@@ -363,6 +366,19 @@ def _data_refusals(config: Config) -> Iterator[str]:
         )
     if config.cache_expiry_days < 1:
         yield f"cache_expiry_days is {config.cache_expiry_days}, but S3 counts in whole days: set 1 or more."
+
+
+def _event_refusals(config: Config) -> Iterator[str]:
+    if not config.event_statuses:
+        yield f"event_statuses is empty, but a stream is read for something: choose from {_list(keys.JOB_STATUSES)}."
+    for status in config.event_statuses:
+        if status not in keys.JOB_STATUSES:
+            yield f"event_statuses names {status!r}, which no job ever has: choose from {_list(keys.JOB_STATUSES)}."
+    if config.s3_trigger and not any(pool.name == DEFAULT_POOL for pool in config.pools):
+        yield (
+            f"s3_trigger is true, but there is no pool {DEFAULT_POOL!r}, where jobs of uploaded objects run: "
+            f"name a pool so, or leave s3_trigger false."
+        )
 
 
 def _list(values: Iterator[object] | Mapping[Any, object] | Sequence[object]) -> str:

@@ -276,6 +276,83 @@ def test_a_derived_key_may_be_given_as_a_key() -> None:
     assert accepted({**BAM, "workflow_key": key_of()}).key == key_of()
 
 
+# --- S3's own word
+
+
+def object_created(key: str, etag: str = "0" * 32, bucket: str = "input-bucket", **changes: Any) -> dict[str, Any]:
+    """What EventBridge delivers for a new object."""
+    detail = {
+        "version": "0",
+        "bucket": {"name": bucket},
+        "object": {"key": key, "size": 5, "etag": etag, "sequencer": "00617F08299329D189"},
+        "request-id": "N4N7GDK58NMKJ12R",
+        "requester": "123456789012",
+        "source-ip-address": "1.2.3.4",
+        "reason": "PutObject",
+    }
+    envelope = {"version": "0", "id": "17793124-05d4", "detail-type": "Object Created", "source": "aws.s3"}
+    about = {"account": "123456789012", "time": "2026-11-12T00:00:00Z", "region": "us-east-1"}
+    return {**envelope, **about, "resources": [f"arn:aws:s3:::{bucket}"], "detail": detail, **changes}
+
+
+NAMES = [
+    "reads/a.bam",
+    "a b.bam",
+    'say "a".bam',
+    "a+b%20c%.bam",
+    "größe/日本🧬.bam",
+    "back\\slash&<tag>'.bam",
+    "?a=b#c.bam",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_new_object_asks_for_the_job_of_its_source_whatever_it_is_called(name: str) -> None:
+    taken = accepted(object_created(name))
+    asked = accepted({"source": f"s3://input-bucket/{name}"})
+    assert (taken.request, taken.pool, taken.priority) == (asked.request, asked.pool, asked.priority)
+    assert accepted({**BAM, "workflow_key": taken.key}).key == taken.key
+
+
+def test_an_object_with_other_contents_is_another_key_and_the_same_event_twice_is_not() -> None:
+    first, again, changed = (
+        accepted(object_created("a.bam", etag)).key for etag in ("1" * 32, "1" * 32, "2" * 32 + "-7")
+    )
+    assert first == again != changed
+    assert accepted({"source": "s3://input-bucket/a.bam"}).key not in {first, changed}
+
+
+def test_the_etag_is_an_identity_and_no_checksum() -> None:
+    assert accepted(object_created("a.bam", "0" * 32)).request.md5 == ""
+
+
+REFUSED_OBJECTS: dict[str, tuple[object, str]] = {
+    "a name that no processor takes": (object_created("notes.txt"), "processor: none takes a file named like this"),
+    "a folder": (object_created("reads/"), "processor: none takes a file named like this"),
+    "a control character": (object_created("a\x07.bam"), "source: an S3 source reads s3://bucket/key"),
+    "a long key": (object_created("a" * 1_020 + ".bam"), "source: String should have at most 1024"),
+    "another event of S3": (
+        object_created("a.bam", **{"detail-type": "Object Deleted"}),
+        "source: must read s3://bucket/key or https",
+    ),
+    "an event of somebody else": (
+        object_created("a.bam", source="my.app"),
+        "source: must read s3://bucket/key or https",
+    ),
+    "an event without an object": (object_created("a.bam", detail={}), "source: must read s3://bucket/key or https"),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), REFUSED_OBJECTS.values(), ids=REFUSED_OBJECTS)
+def test_an_object_that_cannot_be_a_job_is_refused_like_any_message(body: object, expected: str) -> None:
+    assert reason(body).startswith(expected)
+
+
+def test_an_object_is_refused_where_its_pool_does_not_exist() -> None:
+    with pytest.raises(Rejected, match="pool: there is no pool 'default'"):
+        submission(json.dumps(object_created("a.bam")), 0.0, {"other"}, HOSTS)
+
+
 # --- whatever arrives
 
 fields = st.fixed_dictionaries(

@@ -49,6 +49,28 @@ class Rejected(Exception):
     """The message can never run; the text is the one-sentence reason that is kept with it."""
 
 
+class _Bucket(BaseModel):
+    name: str
+
+
+class _Object(BaseModel):
+    key: str
+    etag: str
+
+
+class _Detail(BaseModel):
+    bucket: _Bucket
+    object: _Object
+
+
+class _ObjectCreated(BaseModel):
+    """What EventBridge delivers for a new object, as far as it matters here. The key is as it is, without escapes."""
+
+    source: Literal["aws.s3"]
+    detail_type: Literal["Object Created"] = Field(alias="detail-type")
+    detail: _Detail
+
+
 class Message(BaseModel):
     """One job. Unknown fields are refused, so that a misspelt one cannot go unnoticed."""
 
@@ -114,23 +136,30 @@ class Message(BaseModel):
         processor = self.processor or (derived.name if derived else "")
         return Request(self.source, processor, self.md5 or "", self.params, self.max_attempts, self.timeout_s)
 
-    def key(self) -> str:
-        """The workflow key, as given or derived."""
+    def key(self, etag: str = "") -> str:
+        """The workflow key, as given or derived. An ETag that is known is part of it: a changed source is a new key.
+
+        It serves as an identity only: of an object that came in parts, or under a key of KMS, it is no MD5.
+        """
         if self.workflow_key:
             return self.workflow_key
         request = self.request()
-        identity = json.dumps([request.source, request.md5, request.processor, request.params], sort_keys=True)
+        parts = [request.source, request.md5, request.processor, request.params, *([etag] if etag else [])]
+        identity = json.dumps(parts, sort_keys=True)
         return f"source/{request.processor}/{sha256(identity.encode()).hexdigest()[:40]}"
 
 
 def submission(
     body: str, sent_at: float, pools: Collection[str], source_hosts: Collection[str], message_id: str = ""
 ) -> Submission:
-    """Read one message. Raises Rejected with the reason if it can never run on these pools and hosts."""
+    """Read one message: a producer's, or S3's own word of a new object, which asks for the job of that source.
+
+    Raises Rejected with the reason if it can never run on these pools and hosts.
+    """
     if len(body.encode(errors="replace")) > limits.REQUEST_MAX_BYTES:
         raise Rejected(f"the message is larger than {limits.REQUEST_MAX_BYTES:,} bytes")
     try:
-        message = Message.model_validate_json(body)
+        message, etag = _read(body)
     except ValidationError as error:
         raise Rejected(_sentence(error)) from None
     if message.pool not in pools:
@@ -138,7 +167,7 @@ def submission(
     if message.source.startswith("https:") and (host := https_host(message.source)) not in source_hosts:
         raise Rejected(f"source: the host {host} is not on the allow-list (source_hosts)")
     return Submission(
-        message.key(),
+        message.key(etag),
         message.pool,
         message.priority,
         message.request(),
@@ -165,6 +194,15 @@ def again(job: Job, force: bool = False) -> dict[str, Any]:
         correlation_id=job.correlation_id or None,
     )
     return message.model_dump(mode="json", exclude_none=True)
+
+
+def _read(body: str) -> tuple[Message, str]:
+    """The message, and the ETag of its source where S3 told it. Raises ValidationError."""
+    try:
+        created = _ObjectCreated.model_validate_json(body).detail
+    except ValidationError:
+        return Message.model_validate_json(body), ""
+    return Message(source=f"s3://{created.bucket.name}/{created.object.key}"), created.object.etag
 
 
 def _sentence(error: ValidationError) -> str:

@@ -22,6 +22,7 @@ from fleetcap.model import Pool
 from fleetcap.ports import Log
 
 if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
@@ -83,6 +84,12 @@ def s3_client() -> S3Client:
 def sqs_client() -> SQSClient:
     """The client for queues."""
     return _SESSION.client("sqs", config=_PATIENT)
+
+
+@cache
+def events_client() -> EventBridgeClient:
+    """The client for the bus. Short waits: what was not published comes again from the stream."""
+    return _SESSION.client("events", config=_BRISK)
 
 
 def fleet(log: Log) -> Fleet:

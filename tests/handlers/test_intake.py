@@ -62,6 +62,20 @@ def test_a_new_key_becomes_a_queued_job_with_a_worker_of_its_own(
     assert len(tasks.calls) == 1
 
 
+def test_an_object_that_s3_tells_of_becomes_one_job_however_often_it_is_told(
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+) -> None:
+    created = {"bucket": {"name": "input"}, "object": {"key": "a b.bam", "etag": "0" * 32}}
+    told = json.dumps({"source": "aws.s3", "detail-type": "Object Created", "detail": created})
+    intake.handle(batch(clock, told))
+    intake.handle(batch(clock, told))
+    [key] = {str(line["key"]) for line in lines.of("admitted")}
+    job = fleet.table.job(key)
+    assert job is not None
+    assert (job.request.source, job.run) == ("s3://input/a b.bam", 1)
+    assert len(tasks.calls) == 1
+
+
 def test_a_burst_beyond_the_cap_launches_exactly_the_cap_and_queues_the_rest(
     intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks
 ) -> None:

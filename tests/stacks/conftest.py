@@ -24,6 +24,8 @@ TURNED = {
             "source_hosts": ["data.example.org", "mirror.example.org"],
             "extra_source_buckets": ["public-reads"],
             "cache_prefix": "portal/",
+            "event_statuses": ["QUEUED", "COMPLETED"],
+            "s3_trigger": True,
             "pools": [
                 {"name": "default", "look_s": 2},
                 {"name": "arm-large", "cap": 0, "architecture": "ARM64", "cpu_units": 4096, "memory_mib": 8192},

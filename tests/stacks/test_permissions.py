@@ -28,6 +28,11 @@ task_state               | sqs: DeleteMessage GetQueueAttributes ReceiveMessage 
 tick                     | logs: CreateLogStream PutLogEvents             | TickLogs                         |
 tick                     | logs: CreateLogStream PutLogEvents             | log-group:TickLogs               |
 tick                     | ecs: DescribeTasks StopTask                    | task/Cluster/*                   |
+publish                  | logs: CreateLogStream PutLogEvents             | PublishLogs                      |
+publish                  | logs: CreateLogStream PutLogEvents             | log-group:PublishLogs            |
+publish                  | dynamodb: DescribeStream GetRecords GetShardIterator ListStreams | ControlTable/stream |
+publish                  | events: PutEvents                              | Bus                              |
+publish                  | sqs: SendMessage                               | queue Unpublished                |
 schedule                 | lambda: InvokeFunction                         | function Tick                    |
 task                     | dynamodb: GetItem UpdateItem                   | ControlTable                     |
 task                     | dynamodb: Query                                | ControlTable/index/open          |
@@ -46,6 +51,7 @@ TRUSTED = {
     "intake": "lambda.amazonaws.com",
     "task_state": "lambda.amazonaws.com",
     "tick": "lambda.amazonaws.com",
+    "publish": "lambda.amazonaws.com",
     "schedule": "scheduler.amazonaws.com",
     "task": "ecs-tasks.amazonaws.com",
     "execution": "ecs-tasks.amazonaws.com",
@@ -91,15 +97,24 @@ def test_a_cache_prefix_narrows_the_rights_and_extra_buckets_are_only_read(turne
     assert not [right for right in rights if right[1] == "s3:PutObject" and right[2] != "Cache/portal/*"]
 
 
-def test_queues_take_messages_from_the_rule_only(stacks: Synthesized) -> None:
-    allowed = [
-        (statement["Principal"], list(statement["Condition"]))
+def test_queues_take_messages_from_their_rule_only(stacks: Synthesized) -> None:
+    speller = _Speller(stacks)
+    allowed = {
+        speller.spell(statement["Resource"]): (
+            statement["Principal"]["Service"],
+            {key: {name: speller.spell(arn) for name, arn in of.items()} for key, of in statement["Condition"].items()},
+        )
         for _, policy in stacks.resources("AWS::SQS::QueuePolicy")
         for statement in policy["PolicyDocument"]["Statement"]
         if statement["Effect"] == "Allow"
-    ]
+    }
 
-    assert allowed == [({"Service": "events.amazonaws.com"}, ["ArnEquals"])] * 2
+    rules = {"Events": "TaskStateChanges", "EventDeadLetters": "TaskStateChanges"}
+    rules |= {"Intake": "Uploads", "IntakeDeadLetters": "Uploads"}
+    assert allowed == {
+        f"queue {queue}": ("events.amazonaws.com", {"ArnEquals": {"aws:SourceArn": rule}})
+        for queue, rule in rules.items()
+    }
 
 
 # --- reading the table and the template
@@ -173,7 +188,7 @@ class _Speller:
             case "Ref":
                 return "aws" if argument.startswith("AWS::") else self._name(argument)
             case "Fn::GetAtt":
-                return self._name(argument[0])
+                return self._name(argument[0]) + ("/stream" if argument[1] == "StreamArn" else "")
             case "Fn::ImportValue":
                 return self._raw(self._exports[argument])
             case "Fn::Join":

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from fleetcap import keys, limits
-from tests.stacks.conftest import Synthesized
+from tests.stacks.conftest import Synthesized, name_of
 
 WITHOUT_DEAD_LETTERS = {
     "IntakeDeadLetters": "it is the dead letter queue of intake",
     "EventDeadLetters": "it is the dead letter queue of the events",
     "Rejected": "nothing in the deployment receives from it; a person does",
+    "Unpublished": "the same",
 }
 OUTPUTS = {
     "TableName",
@@ -30,7 +31,14 @@ OUTPUTS = {
     "IntakeFunctionName",
     "TaskStateFunctionName",
     "TickFunctionName",
+    "PublishFunctionName",
+    "UnpublishedQueueUrl",
+    "EventBusName",
 }
+
+
+DECIDERS = ("Intake", "TaskState", "Tick")
+"""The functions that change the table; `Publish` only reads its stream."""
 
 
 @pytest.fixture(params=["stacks", "turned"])
@@ -152,7 +160,7 @@ def test_data_is_kept_unless_told_otherwise(which: str, policy: str, request: py
 def test_no_decider_lives_longer_than_a_minute(either: Synthesized) -> None:
     functions = dict(either.resources("AWS::Lambda::Function"))
 
-    assert set(functions) == {"Intake", "TaskState", "Tick"}
+    assert set(functions) == {*DECIDERS, "Publish"}
     assert all(function["Timeout"] <= 60 for function in functions.values())
     assert not [name for name, function in functions.items() if "ReservedConcurrentExecutions" in function]
 
@@ -171,6 +179,7 @@ def test_queues_feed_their_deciders_with_partial_failures(
 ) -> None:
     found: Synthesized = request.getfixturevalue(which)
     mappings = dict(found.resources("AWS::Lambda::EventSourceMapping"))
+    del mappings["PublishSource"]
 
     sizes = {name: (each["BatchSize"], each["MaximumBatchingWindowInSeconds"]) for name, each in mappings.items()}
     assert sizes == {"IntakeSource": (intake_batch, 0), "TaskStateSource": (10, 0)}
@@ -180,7 +189,7 @@ def test_queues_feed_their_deciders_with_partial_failures(
 
 
 def test_task_events_of_our_cluster_reach_a_queue_and_are_kept_when_they_cannot(stacks: Synthesized) -> None:
-    rule = stacks.only("AWS::Events::Rule")
+    rule = stacks.only("AWS::Events::Rule", "TaskStateChanges")
     pattern, (target,) = rule["EventPattern"], rule["Targets"]
 
     assert (pattern["source"], pattern["detail-type"]) == (["aws.ecs"], ["ECS Task State Change"])
@@ -188,6 +197,61 @@ def test_task_events_of_our_cluster_reach_a_queue_and_are_kept_when_they_cannot(
     assert pattern["detail"]["lastStatus"] == ["STOPPED"]
     assert target["Arn"]["Fn::GetAtt"][0].startswith("Events")
     assert target["DeadLetterConfig"]["Arn"]["Fn::GetAtt"][0].startswith("EventDeadLetters")
+
+
+@pytest.mark.parametrize(
+    ("which", "statuses"), [("stacks", ["COMPLETED", "FAILED", "CANCELLED"]), ("turned", ["QUEUED", "COMPLETED"])]
+)
+def test_publish_is_fed_jobs_of_the_wanted_statuses_and_nothing_blocks_the_stream(
+    which: str, statuses: list[str], request: pytest.FixtureRequest
+) -> None:
+    found: Synthesized = request.getfixturevalue(which)
+    mapping = found.only("AWS::Lambda::EventSourceMapping", "PublishSource")
+
+    (criteria,) = mapping["FilterCriteria"]["Filters"]
+    assert json.loads(criteria["Pattern"]) == keys.stream_filter(statuses)
+    assert (mapping["StartingPosition"], mapping["FunctionResponseTypes"]) == (
+        "TRIM_HORIZON",
+        ["ReportBatchItemFailures"],
+    )
+    assert mapping["BisectBatchOnFunctionError"] is True
+    assert mapping["MaximumRetryAttempts"] == limits.PUBLISH_RETRIES
+    assert mapping["MaximumRecordAgeInSeconds"] == limits.PUBLISH_MAX_AGE_S
+    assert mapping["DestinationConfig"]["OnFailure"]["Destination"]["Fn::GetAtt"][0].startswith("Unpublished")
+
+
+def test_publish_knows_the_bus_and_the_cache_and_no_pool(turned: Synthesized) -> None:
+    environment = turned.only("AWS::Lambda::Function", "Publish")["Environment"]["Variables"]
+
+    names = {name for name in environment if name.startswith("FLEETCAP_")}
+    assert names == {
+        keys.ENV_EVENT_BUS,
+        keys.ENV_UNPUBLISHED_QUEUE_URL,
+        keys.ENV_CACHE_BUCKET,
+        keys.ENV_CACHE_PREFIX,
+    }
+    assert environment["AWS_SDK_UA_APP_ID"] == "genomics-publish"
+    assert turned.only("AWS::Events::EventBus")["Name"] == "genomics"
+
+
+@pytest.mark.parametrize(("which", "state"), [("stacks", "DISABLED"), ("turned", "ENABLED")])
+def test_uploads_to_the_input_bucket_and_no_other_reach_intake_if_the_trigger_is_on(
+    which: str, state: str, request: pytest.FixtureRequest
+) -> None:
+    found: Synthesized = request.getfixturevalue(which)
+    rule, buckets = found.only("AWS::Events::Rule", "Uploads"), dict(found.resources("AWS::S3::Bucket"))
+    (bucket,) = rule["EventPattern"]["detail"]["bucket"]["name"]
+    (target,) = rule["Targets"]
+
+    assert rule["State"] == state
+    assert (rule["EventPattern"]["source"], rule["EventPattern"]["detail-type"]) == (["aws.s3"], ["Object Created"])
+    assert name_of(bucket["Ref"]) == "Input"
+    assert name_of(target["Arn"]["Fn::GetAtt"][0]) == "Intake"
+    assert not target.keys() & {"Input", "InputPath", "InputTransformer"}
+    assert {name: "NotificationConfiguration" in each for name, each in buckets.items()} == {
+        "Input": True,
+        "Cache": False,
+    }
 
 
 def test_the_tick_comes_every_minute_and_is_never_repeated(stacks: Synthesized) -> None:
@@ -202,12 +266,12 @@ def test_the_tick_comes_every_minute_and_is_never_repeated(stacks: Synthesized) 
 def test_every_log_group_forgets(either: Synthesized) -> None:
     groups = dict(either.resources("AWS::Logs::LogGroup"))
 
-    assert set(groups) == {"IntakeLogs", "TaskStateLogs", "TickLogs", "Logs"}
+    assert set(groups) == {"IntakeLogs", "TaskStateLogs", "TickLogs", "PublishLogs", "Logs"}
     assert {group["RetentionInDays"] for group in groups.values()} == {30}
 
 
 def test_the_caps_reach_every_decider(turned: Synthesized) -> None:
-    for name, _ in turned.resources("AWS::Lambda::Function"):
+    for name in DECIDERS:
         assert {pool["name"]: pool["cap"] for pool in _pools(turned, name)} == {"default": 3, "arm-large": 0}
 
 
