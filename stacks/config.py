@@ -74,7 +74,10 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """One class of workers: its cap, the size of a worker, and how a worker behaves."""
+    """One class of workers: its cap, the size of a worker, how long jobs wait, and how a worker behaves.
+
+    0 switches `active_jobs_max`, `dispatch_deadline_s` and `waiting_limit_s` off.
+    """
 
     name: str = DEFAULT_POOL
     cap: int = 16
@@ -84,6 +87,9 @@ class PoolConfig:
     architecture: str = "X86_64"
     assign_public_ip: bool = True
     jobs_per_worker: int = 1
+    active_jobs_max: int = 0
+    dispatch_deadline_s: int = limits.DISPATCH_DEADLINE_S
+    waiting_limit_s: int = 0
     idle_exit_s: int = limits.IDLE_EXIT_S
     lifetime_s: int = limits.LIFETIME_S
     stop_timeout_s: int = limits.STOP_TIMEOUT_S
@@ -305,6 +311,9 @@ def _worker_timing_refusals(pool: PoolConfig) -> Iterator[str]:
     for setting in ("idle_exit_s", "lifetime_s", "heartbeat_s", "beat_s", "look_s", "fence_check_s"):
         if getattr(pool, setting) <= 0:
             yield f"{setting} of {where} is {getattr(pool, setting)}, but waiting takes time: set more than 0."
+    for setting in ("active_jobs_max", "dispatch_deadline_s", "waiting_limit_s"):
+        if getattr(pool, setting) < 0:
+            yield f"{setting} of {where} is {getattr(pool, setting)}, which bounds nothing: set 0 for no bound."
     if not limits.CHILD_TERM_S < pool.stop_timeout_s <= limits.FARGATE_STOP_TIMEOUT_MAX_S:
         yield (
             f"stop_timeout_s of {where} is {pool.stop_timeout_s}, but Fargate waits "

@@ -22,6 +22,8 @@ from stacks.worker import CONTAINER, ENV_APP_ID, REPOSITORY, TASKS_SERVICE, Work
 
 POWERTOOLS_LAYER: Final = "/aws/service/powertools/python/arm64/python3.13/latest"
 EVENT_BATCH_SIZE: Final = 10
+POOL_POLICY: Final = ("jobs_per_worker", "active_jobs_max", "dispatch_deadline_s", "waiting_limit_s")
+"""What deciders know of a pool under the names of its settings."""
 STREAM_ACTIONS: Final = ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")
 
 
@@ -199,7 +201,7 @@ class Control(Stack):
         return {
             "name": pool.name,
             "cap": pool.cap,
-            "jobs_per_worker": pool.jobs_per_worker,
+            **{setting: getattr(pool, setting) for setting in POOL_POLICY},
             "launch": {
                 "cluster": worker.cluster.cluster_arn,
                 "taskDefinition": worker.families[pool.name],

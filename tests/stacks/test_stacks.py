@@ -284,6 +284,9 @@ def test_a_pool_carries_the_parameters_of_its_launch(stacks: Synthesized) -> Non
         "name": "default",
         "cap": 16,
         "jobs_per_worker": 1,
+        "active_jobs_max": 0,
+        "dispatch_deadline_s": 14_400,
+        "waiting_limit_s": 0,
     }
     assert launch == {
         "cluster": "<Arn>",
