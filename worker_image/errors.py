@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fleetcap.scrub import scrubbed as scrubbed
+from fleetcap.scrub import scrubbed
+
+__all__ = ["TransientError", "scrubbed"]
 
 
 class TransientError(Exception):

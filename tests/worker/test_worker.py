@@ -337,3 +337,10 @@ def test_an_idle_worker_looks_beyond_entries_that_others_have_taken(
     monkeypatch.setattr(bench.table, "queued", lambda _pool, _now, limit: lagging[:limit])
     bench.run(nothing)
     assert [child.assignment.workflow_key for child in bench.children.started] == ["a"]
+
+
+def test_what_a_job_says_is_logged_under_its_name(bench: Bench) -> None:
+    bench.run(nothing, bench.say(ChildReport(lines=("sorting", "merging"))), bench.say(ChildReport()), bench.say(DONE))
+    job = bench.job()
+    said = [{"job": job.id, "key": "a", "attempt": 1, "line": line} for line in ("sorting", "merging")]
+    assert bench.log.of("output") == said
