@@ -69,8 +69,8 @@ class Room:
     disk_gib: int = limits.DISK_GIB
     usage: Callable[[Path], tuple[int, int, int]] = shutil.disk_usage
 
-    def take(self, size_bytes: int, factor: float, folder: Path) -> None:
-        """Whether a source of this size can be processed here, before a byte of it is fetched.
+    def check(self, size_bytes: int, factor: float, folder: Path) -> None:
+        """Ask whether a source of this size can be processed here, before a byte of it is fetched.
 
         Raises InputError where even an empty disk of the pool is too small, TransientError where only its present use
         is in the way.

@@ -19,7 +19,7 @@ _NOT_PUBLIC: Final = tuple(
     map(
         IPv4Network,
         (
-            "0.0.0.0/8",  # this network
+            (0, 8),  # this network
             "10.0.0.0/8",  # private
             "100.64.0.0/10",  # a carrier's NAT, and what AWS keeps there for itself
             "127.0.0.0/8",  # loopback
