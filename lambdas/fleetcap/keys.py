@@ -43,6 +43,10 @@ ENV_LEASE: Final = "FLEETCAP_LEASE"
 ENV_WORKER: Final = "FLEETCAP_WORKER"
 ENV_HEALTH_PORT: Final = "FLEETCAP_HEALTH_PORT"
 
+# --- the cache
+ARTIFACT_FOR: Final = "fleetcap-for"
+"""An artifact's metadata: when the run that made it was queued, in Unix seconds."""
+
 # --- the table
 TABLE_PK: Final = "pk"
 TABLE_SK: Final = "sk"
