@@ -17,7 +17,7 @@ from fleetcap import limits
 from fleetcap.ports import Assignment, Child, Children, ChildReport, Failure, Progress
 from local.samples import make_bam
 from tests.test_scrub import SAID, leaked
-from worker_image.children import ProcessChild, ProcessChildren, start_child
+from worker_image.children import READ_BYTES, ProcessChild, ProcessChildren, _Lines, _Output, start_child
 from worker_image.scratch import Directories
 
 if TYPE_CHECKING:
@@ -287,6 +287,33 @@ def test_a_line_without_an_end_is_cut(tmp_path: Path) -> None:
     child = child_that(tmp_path, "os.write(2, b'x' * 1_000_000); say(event='done'); os._exit(0)")
     (said,) = everything_said(child)
     assert (len(said), said[-1]) == (limits.OUTPUT_LINE_MAX_CHARS, "…")
+
+
+def test_of_an_attempt_that_says_too_much_the_beginning_and_the_end_are_told() -> None:
+    output, said = _Output(), list[str]()
+    for number in range(2 * limits.OUTPUT_LINES):
+        output.take(b"line %d" % number)
+        if number % 50 == 49:
+            said += output.lines(ended=False)
+    assert said == [f"line {number}" for number in range(limits.OUTPUT_LINES)]
+    assert output.lines(ended=False) == ()
+    note, *tail = output.lines(ended=True)
+    assert note == f"… {limits.OUTPUT_LINES - limits.OUTPUT_TAIL_LINES} more lines left out"
+    assert tail == [f"line {2 * limits.OUTPUT_LINES - n}" for n in range(limits.OUTPUT_TAIL_LINES, 0, -1)]
+    assert output.lines(ended=True) == ()
+
+
+def test_a_line_without_an_end_takes_no_more_memory_than_a_long_one() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as pipe, os.fdopen(writing, "wb", buffering=0) as tool:
+        lines = _Lines(pipe)
+        for _ in range(100):
+            tool.write(b"x" * 50_000)
+            assert list(lines.read()) == []
+        tool.write(b"the end\n")
+        (line,) = lines.read()
+        assert len(line) <= 2 * READ_BYTES
+        assert line.endswith(b"xthe end")
 
 
 @pytest.mark.parametrize("text", [text for text, _ in SAID.values()], ids=SAID)
