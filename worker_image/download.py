@@ -161,8 +161,8 @@ class Downloader:
             part.begin()
         with self._opened(source, part) as stream:
             if not stream.first:
-                check(stream.size_bytes)
                 part.begin()
+                check(stream.size_bytes)
                 part.validator = stream.validator
             for chunk in stream.chunks:
                 part.add(chunk)

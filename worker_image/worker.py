@@ -248,7 +248,9 @@ class Worker:
             self._free(number)
 
     def _free(self, number: int) -> None:
-        del self._lanes[number]
+        lane = self._lanes.pop(number)
+        if lane.child:
+            self._relay(lane.job, lane.child.report().lines)  # its last words, should we have stopped it
         self._idle_since = self._clock.now()
         self._look_at = 0.0
 
