@@ -336,6 +336,15 @@ def test_neither_output_nor_progress_nor_error_of_a_job_tells_a_secret(tmp_path:
     assert leaked(repr(reports)) == []
 
 
+def test_the_traceback_of_a_real_child_is_heard_without_its_paths(tmp_path: Path) -> None:
+    children = ProcessChildren(cache_bucket="cache", base_dir=tmp_path / "base")
+    child = children.start(Assignment("id", "ns/a/md5/v1", 1, "s3://sources/a.bam", "none", "", {}))
+    said = everything_said(child)
+    assert said[0] == "Traceback (most recent call last):"
+    assert said[-1].endswith("InputError: input: this worker has no processor named 'none'")
+    assert str(Path(__file__).parents[2]) not in "".join(said)
+
+
 # --- directories
 
 
