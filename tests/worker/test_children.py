@@ -15,6 +15,7 @@ import pytest
 
 from fleetcap import limits
 from fleetcap.ports import Assignment, Child, Children, ChildReport, Failure, Progress
+from fleetcap.sources import SourceRules
 from local.samples import make_bam
 from tests.test_scrub import SAID, leaked
 from worker_image.children import READ_BYTES, ProcessChild, ProcessChildren, _Lines, _Output, start_child
@@ -75,6 +76,35 @@ def test_a_real_job_runs_to_its_end_and_leaves_no_directory(
     assert (report.exit_code, report.failure, report.lines) == (0, None, ())
     assert [artifact.kind for artifact in report.artifacts] == ["sorted.bam", "sorted.bam.bai"]
     assert list(base.iterdir()) == []
+
+
+@pytest.mark.cloud
+def test_a_workers_settings_reach_its_jobs(at_the_emulator: None, s3: S3Client, tmp_path: Path) -> None:
+    assert at_the_emulator is None
+    s3.put_object(Bucket="sources", Key="large.bam", Body=b"x" * 1_000_000)
+    closed = "127.0.0.1:9"
+    children = ProcessChildren(
+        cache_bucket="cache",
+        base_dir=tmp_path,
+        source_hosts=["127.0.0.1", closed],
+        source_rules=SourceRules(private_hosts=[closed]),
+        pool="small",
+        disk_gib=0,
+        keep_failed_dirs=1,
+    )
+
+    def failure(source: str) -> Failure | None:
+        return at_the_end(
+            children.start(Assignment("id", f"ns/{source[-9:]}/md5/v1", 1, source, "bam", "", {}))
+        ).failure
+
+    no_disk = "input: the source needs 0 GiB of disk (3 × its 0 GiB), pool small has 0 GiB"
+    assert failure("s3://sources/large.bam") == Failure(no_disk, permanent=True)
+    unnamed = "input: the host 127.0.0.1 is an address, which private_source_hosts does not name"
+    assert failure("https://127.0.0.1/a.bam") == Failure(unnamed, permanent=True)
+    out_of_reach = f"internal: the download from {closed} broke off (NewConnectionError)"
+    assert failure(f"https://{closed}/a.bam") == Failure(out_of_reach, permanent=False)
+    assert [path.name.partition("-")[0] for path in tmp_path.iterdir()] == ["failed"]
 
 
 def test_a_report_never_waits(tmp_path: Path) -> None:
