@@ -65,6 +65,10 @@ LOG_RETENTION_DAYS: Final = MappingProxyType(
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 HOST: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+ADDRESS: Final = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
+"""A host that ends in a number is an IP address, in whichever of its many spellings; no name does."""
+OWNER: Final = re.compile(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])=([0-9]{12})")
+KMS_KEY: Final = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
 PREFIX: Final = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*/)*")
 
 
@@ -83,7 +87,7 @@ class PoolConfig:
     cap: int = 16
     cpu_units: int = 1_024
     memory_mib: int = 2_048
-    disk_gib: int = 21
+    disk_gib: int = limits.DISK_GIB
     architecture: str = "X86_64"
     assign_public_ip: bool = True
     jobs_per_worker: int = 1
@@ -99,6 +103,7 @@ class PoolConfig:
     fence_check_s: float = limits.FENCE_CHECK_S
     sort_memory_mb: int = limits.SORT_MEMORY_MB
     sort_threads: int = limits.SORT_THREADS
+    keep_failed_dirs: int = 0
 
 
 @dataclass(frozen=True)
@@ -115,11 +120,16 @@ class Config:
     intake_batch_window_s: int = 0
     log_retention_days: int = 30
     source_hosts: tuple[str, ...] = ()
+    private_source_hosts: tuple[str, ...] = ()
     extra_source_buckets: tuple[str, ...] = ()
+    source_bucket_owners: tuple[str, ...] = ()
+    requester_pays_buckets: tuple[str, ...] = ()
+    source_kms_keys: tuple[str, ...] = ()
     cache_prefix: str = ""
     cache_expiry_days: int = limits.CACHE_EXPIRY_DAYS
     event_statuses: tuple[str, ...] = keys.ENDED_STATUSES
     s3_trigger: bool = False
+    cache_kms_key: str = ""
 
     @classmethod
     def from_context(cls, context: Mapping[str, object]) -> Config:
@@ -298,6 +308,11 @@ def _worker_size_refusals(pool: PoolConfig) -> Iterator[str]:
     for setting in ("jobs_per_worker", "sort_memory_mb", "sort_threads"):
         if getattr(pool, setting) < 1:
             yield f"{setting} of {where} is {getattr(pool, setting)}, and with none of it no job runs: set 1 or more."
+    if not 0 <= pool.keep_failed_dirs <= limits.KEEP_FAILED_DIRS_MAX:
+        yield (
+            f"keep_failed_dirs of {where} is {pool.keep_failed_dirs}, but what is kept takes room from the jobs that "
+            f"follow: set 0 to {limits.KEEP_FAILED_DIRS_MAX}."
+        )
     sorting_mb = pool.sort_memory_mb * pool.sort_threads * pool.jobs_per_worker
     if sorting_mb >= pool.memory_mib:
         yield (
@@ -356,22 +371,23 @@ def _decider_refusals(config: Config) -> Iterator[str]:
 
 
 def _data_refusals(config: Config) -> Iterator[str]:
-    for host in config.source_hosts:
-        if not HOST.fullmatch(host):
-            yield f"source_hosts names {host!r}, which is no host name: leave out scheme, port, path, * and capitals."
+    yield from _source_host_refusals(config.source_hosts, config.private_source_hosts)
     hosts_chars = len(",".join(config.source_hosts))
     if hosts_chars > SOURCE_HOSTS_MAX_CHARS:
         yield (
             f"source_hosts takes {hosts_chars} characters, but Lambda's environment of 4 KB leaves it "
             f"{SOURCE_HOSTS_MAX_CHARS}: name fewer hosts."
         )
-    for bucket in config.extra_source_buckets:
-        if not BUCKET.fullmatch(bucket):
-            yield f"extra_source_buckets names {bucket!r}, which is no bucket name: leave out s3://, keys and *."
+    yield from _source_bucket_refusals(config)
     if not PREFIX.fullmatch(config.cache_prefix):
         yield (
             f"cache_prefix is {config.cache_prefix!r}, but it stands in front of every key: "
             f"write 'folder/', slash included, or leave it empty."
+        )
+    if config.cache_kms_key and not KMS_KEY.fullmatch(config.cache_kms_key):
+        yield (
+            f"cache_kms_key is {config.cache_kms_key!r}, but rights are given on keys themselves: "
+            f"write the key's ARN, not an alias or an id, or leave it empty."
         )
     if config.cache_expiry_days < 1:
         yield f"cache_expiry_days is {config.cache_expiry_days}, but S3 counts in whole days: set 1 or more."
@@ -388,6 +404,50 @@ def _event_refusals(config: Config) -> Iterator[str]:
             f"s3_trigger is true, but there is no pool {DEFAULT_POOL!r}, where jobs of uploaded objects run: "
             f"name a pool so, or leave s3_trigger false."
         )
+
+
+def _source_host_refusals(hosts: Sequence[str], private: Sequence[str]) -> Iterator[str]:
+    for host in hosts:
+        if not HOST.fullmatch(host):
+            yield f"source_hosts names {host!r}, which is no host name: leave out scheme, port, path, * and capitals."
+        if ADDRESS.fullmatch(host) and host not in private:
+            yield (
+                f"source_hosts names {host!r}, which is an address and no name: "
+                f"use the host's name, or name it in private_source_hosts as well."
+            )
+    for host in private:
+        if host not in hosts:
+            yield (
+                f"private_source_hosts names {host!r}, which source_hosts does not: "
+                f"it only says which of those may stand at a private address, so name the host in both."
+            )
+
+
+def _source_bucket_refusals(config: Config) -> Iterator[str]:
+    """What is said about buckets one by one must be about buckets that are read."""
+    buckets = config.extra_source_buckets
+    for bucket in buckets:
+        if not BUCKET.fullmatch(bucket):
+            yield f"extra_source_buckets names {bucket!r}, which is no bucket name: leave out s3://, keys and *."
+    owned = [entry.partition("=")[0] for entry in config.source_bucket_owners]
+    for entry in config.source_bucket_owners:
+        if not OWNER.fullmatch(entry):
+            yield f"source_bucket_owners holds {entry!r}, which names no bucket and account: write bucket=123456789012."
+    for setting, named in (("source_bucket_owners", owned), ("requester_pays_buckets", config.requester_pays_buckets)):
+        for bucket in named:
+            if bucket not in buckets:
+                yield (
+                    f"{setting} names the bucket {bucket!r}, which no worker may read: "
+                    f"name it in extra_source_buckets as well."
+                )
+            if named.count(bucket) > 1:
+                yield f"{setting} names the bucket {bucket!r} twice: say it once."
+    for key in config.source_kms_keys:
+        if not KMS_KEY.fullmatch(key):
+            yield (
+                f"source_kms_keys holds {key!r}, but rights are given on keys themselves: "
+                f"write the key's ARN, not an alias or an id."
+            )
 
 
 def _list(values: Iterator[object] | Mapping[Any, object] | Sequence[object]) -> str:

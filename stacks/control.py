@@ -18,7 +18,7 @@ from constructs import Construct
 from fleetcap import keys, limits
 from stacks.config import LOG_RETENTION_DAYS, Config, PoolConfig
 from stacks.state import State, queue
-from stacks.worker import CONTAINER, ENV_APP_ID, REPOSITORY, TASKS_SERVICE, Worker, allow, may_log, service_role
+from stacks.worker import CONTAINER, ENV_APP_ID, REPOSITORY, TASKS_SERVICE, Worker, allow, may_log, service_role, via_s3
 
 POWERTOOLS_LAYER: Final = "/aws/service/powertools/python/arm64/python3.13/latest"
 EVENT_BATCH_SIZE: Final = 10
@@ -60,6 +60,7 @@ class Control(Stack):
             # HEAD of results; ListBucket makes a missing one a 404 instead of a 403.
             allow(["s3:GetObject"], state.cache.arn_for_objects(f"{config.cache_prefix}*")),
             allow(["s3:ListBucket"], state.cache.bucket_arn),
+            *via_s3(["kms:Decrypt"], [config.cache_kms_key], state.cache.bucket_arn),
         )
         self._feed(intake, state.intake, config.intake_batch_size, config.intake_batch_window_s)
         return intake

@@ -8,6 +8,7 @@ from aws_cdk import CfnOutput, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_dynamodb as dynamodb
 from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
@@ -33,7 +34,7 @@ class State(Stack):
             self, "Intake", self._removal, dead_letters=(self.intake_dead_letters, limits.INTAKE_MAX_RECEIVES)
         )
         self.rejected = queue(self, "Rejected", self._removal)
-        self.cache = self._bucket("Cache", expiry_days=config.cache_expiry_days)
+        self.cache = self._bucket("Cache", expiry_days=config.cache_expiry_days, kms_key=config.cache_kms_key)
         self.input = self._bucket("Input")
         self._take_uploads(config.s3_trigger)
         # Named, for rules are written by hand; without data, and never deleted under somebody's rules.
@@ -65,13 +66,20 @@ class State(Stack):
         )
         return table
 
-    def _bucket(self, name: str, expiry_days: int | None = None) -> s3.Bucket:
-        """A private bucket; only the cache forgets by itself, what producers put in stays theirs."""
+    def _bucket(self, name: str, expiry_days: int | None = None, kms_key: str = "") -> s3.Bucket:
+        """A private bucket; only the cache forgets by itself, what producers put in stays theirs.
+
+        With a key of the customer's the bucket asks KMS once for many objects, which also binds the rights on the key
+        to the bucket (`via_s3`).
+        """
+        key = kms.Key.from_key_arn(self, f"{name}Key", kms_key) if kms_key else None
         return s3.Bucket(
             self,
             name,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            encryption=s3.BucketEncryption.S3_MANAGED,
+            encryption=s3.BucketEncryption.KMS if key else s3.BucketEncryption.S3_MANAGED,
+            encryption_key=key,
+            bucket_key_enabled=True if key else None,
             enforce_ssl=True,
             removal_policy=self._removal,
             lifecycle_rules=[

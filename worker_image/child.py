@@ -23,7 +23,7 @@ from botocore.config import Config
 from fleetcap import catalog, limits
 from fleetcap.adapters.cache import S3Cache
 from fleetcap.model import Artifact
-from worker_image.download import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Downloader
+from worker_image.download import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Downloader, downloader_for
 from worker_image.errors import TransientError, scrubbed
 from worker_image.processors import REGISTRY
 from worker_image.processors.base import InputError, Processor, Stage
@@ -112,7 +112,7 @@ def _assigned(assignment: dict[str, Any], speaker: Speaker) -> Run:
         assignment,
         REGISTRY[name](assignment["sort_memory_mb"], assignment["sort_threads"]),
         S3Cache(s3, assignment["cache_bucket"], assignment["cache_prefix"]),
-        Downloader(s3, assignment["source_hosts"]),
+        downloader_for(s3, assignment),
         work,
         speaker,
     )

@@ -1,23 +1,18 @@
-"""What a job's error may say: one sentence under a stable prefix, without the paths of the machine it ran on."""
+"""How a job fails: the world's fault here, the input's in `processors.base`, and what either may say in `scrub`."""
 
 from __future__ import annotations
 
-import re
-from typing import Final
+from fleetcap.scrub import scrubbed
 
-from fleetcap import limits
-
-ADDRESS_OR_PATH: Final = re.compile(
-    r"(?P<address>\b(?:s3|https?)://[^\s?]+)(?:\?\S*)?|(?<![\w./~-])/[^\s'\",;:()<>|]*[^\s'\",;:()<>|.]"
-)
-"""An address, whose query may hold a signature; or a path from the root on, which is no slash between words."""
+__all__ = ["TransientError", "scrubbed"]
 
 
 class TransientError(Exception):
-    """The world failed, not the input: the same job may well succeed later. The text is one plain sentence."""
+    """The world failed, not the input: the same job may well succeed later. The text is one plain sentence.
 
+    `wait_s` is how long whoever failed asked to be left alone.
+    """
 
-def scrubbed(text: str, max_chars: int = limits.ERROR_MAX_CHARS) -> str:
-    """One line without absolute paths and the queries of addresses, cut to length."""
-    line = " ".join(ADDRESS_OR_PATH.sub(lambda found: found["address"] or "(path)", text).split())
-    return line if len(line) <= max_chars else line[: max_chars - 1] + "…"
+    def __init__(self, sentence: str, wait_s: float = 0.0) -> None:
+        super().__init__(sentence)
+        self.wait_s = wait_s

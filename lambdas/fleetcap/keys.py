@@ -42,6 +42,7 @@ ENV_REJECTED_QUEUE_URL: Final = "FLEETCAP_REJECTED_QUEUE_URL"
 ENV_SOURCE_HOSTS: Final = "FLEETCAP_SOURCE_HOSTS"
 ENV_EVENT_BUS: Final = "FLEETCAP_EVENT_BUS"
 ENV_UNPUBLISHED_QUEUE_URL: Final = "FLEETCAP_UNPUBLISHED_QUEUE_URL"
+ENV_SOURCE_RULES: Final = "FLEETCAP_SOURCE_RULES"
 ENV_LEASE: Final = "FLEETCAP_LEASE"
 ENV_WORKER: Final = "FLEETCAP_WORKER"
 ENV_HEALTH_PORT: Final = "FLEETCAP_HEALTH_PORT"
@@ -51,6 +52,9 @@ EVENT_SOURCE: Final = "fleetcap"
 EVENT_DETAIL_TYPE: Final = "Fleetcap Job State Change"
 JOB_STATUSES: Final = tuple(status.value for status in JobStatus)
 ENDED_STATUSES: Final = tuple(status.value for status in JobStatus if status.ended)
+# --- the cache
+ARTIFACT_FOR: Final = "fleetcap-for"
+"""An artifact's metadata: when the run that made it was queued, in Unix seconds."""
 
 # --- the table
 TABLE_PK: Final = "pk"

@@ -118,6 +118,14 @@ CHILD_TERM_S: Final = 5
 HEALTH_PORT: Final = 8_080
 SORT_MEMORY_MB: Final = 256
 SORT_THREADS: Final = 1
+DISK_GIB: Final = 21
+KEEP_FAILED_DIRS_MAX: Final = 16
+OUTPUT_LINE_MAX_CHARS: Final = 512
+OUTPUT_LINES: Final = 2_000
+"""What an attempt's tools may say in the log; of the rest their number is told, and the last `OUTPUT_TAIL_LINES`."""
+OUTPUT_LINES_AT_ONCE: Final = 100
+OUTPUT_TAIL_LINES: Final = 20
+LOG_FIELD_MAX_CHARS: Final = 4_096
 
 # --- cache
 CACHE_EXPIRY_DAYS: Final = 30
@@ -133,6 +141,7 @@ assert DECIDER_TIMEOUT_S <= 60, "a longer-lived decider may send a token after t
 assert QUEUE_VISIBILITY_S >= 6 * DECIDER_TIMEOUT_S, "AWS asks for six times the function's timeout"
 assert QUEUE_RETENTION_S < FINISHED_JOB_TTL_S, "a redelivered message finds the run that answers it"
 assert DECIDER_TIMEOUT_S > 2 * LOOK_BUDGET_S, "a tick that looks for as long as it may still scales"
+assert OUTPUT_TAIL_LINES < OUTPUT_LINES_AT_ONCE < OUTPUT_LINES
 assert MISSING_IS_PROOF_S < ECS_CALL_TOKEN_LIFE_S
 assert PUBLISH_MAX_AGE_S < STREAM_RETENTION_S, "a change that is put aside can still be read from the stream"
 assert 4 * UNRESOLVED_ALARM_S < ECS_CALL_TOKEN_LIFE_S, "a person has most of a day"

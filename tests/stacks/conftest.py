@@ -22,12 +22,17 @@ TURNED = {
             "decider_concurrency": 5,
             "intake_batch_size": 2,
             "source_hosts": ["data.example.org", "mirror.example.org"],
+            "private_source_hosts": ["mirror.example.org"],
             "extra_source_buckets": ["public-reads"],
+            "source_bucket_owners": ["public-reads=210987654321"],
+            "requester_pays_buckets": ["public-reads"],
+            "source_kms_keys": ["arn:aws:kms:us-east-1:210987654321:key/mrk-0123456789abcdef0123456789abcdef"],
             "cache_prefix": "portal/",
             "event_statuses": ["QUEUED", "COMPLETED"],
             "s3_trigger": True,
+            "cache_kms_key": "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555",
             "pools": [
-                {"name": "default", "look_s": 2},
+                {"name": "default", "look_s": 2, "disk_gib": 50, "keep_failed_dirs": 2},
                 {"name": "arm-large", "cap": 0, "architecture": "ARM64", "cpu_units": 4096, "memory_mib": 8192},
             ],
         }

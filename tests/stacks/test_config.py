@@ -30,6 +30,8 @@ BAD_POOLS = {
     "a heartbeat of half the stale time": ({"heartbeat_s": limits.STALE_S // 2}, "set less than 90"),
     "a beat of a third of the silence": ({"beat_s": limits.SILENT_S // 3}, "set less than 40"),
     "a busy loop": ({"look_s": 0}, "look_s of pool 'default' is 0"),
+    "more kept directories than a disk bears": ({"keep_failed_dirs": 17}, "keep_failed_dirs of pool 'default' is 17"),
+    "fewer than no kept directories": ({"keep_failed_dirs": -1}, "set 0 to 16"),
     "a name with capitals": ({"name": "Large"}, "pool name 'Large'"),
     "too long a name": ({"name": "a" * 33}, "32 at most"),
     "an unknown setting": ({"memory": 2048}, "pools[0].memory is no setting"),
@@ -55,6 +57,38 @@ BAD_SETTINGS = {
     "more hosts than fit": ({"source_hosts": ["a" * 60 + ".example.org"] * 8}, "source_hosts takes 583 characters"),
     "one host outside a list": ({"source_hosts": "example.org"}, "fleetcap.source_hosts must be a list of texts"),
     "any bucket": ({"extra_source_buckets": ["*"]}, "extra_source_buckets names '*'"),
+    "a host that is an address": ({"source_hosts": ["10.0.0.5"]}, "source_hosts names '10.0.0.5', which is an address"),
+    "an address in disguise": ({"source_hosts": ["0x7f.1"]}, "source_hosts names '0x7f.1', which is an address"),
+    "another disguise": ({"source_hosts": ["2130706433"]}, "which is an address and no name"),
+    "a private host that is not allowed at all": (
+        {"private_source_hosts": ["inside.example.org"]},
+        "private_source_hosts names 'inside.example.org', which source_hosts does not",
+    ),
+    "an owner without an account": (
+        {"extra_source_buckets": ["reads"], "source_bucket_owners": ["reads"]},
+        "write bucket=123456789012",
+    ),
+    "an owner of a bucket that is not read": (
+        {"source_bucket_owners": ["reads=123456789012"]},
+        "source_bucket_owners names the bucket 'reads', which no worker may read",
+    ),
+    "two owners of one bucket": (
+        {
+            "extra_source_buckets": ["reads"],
+            "source_bucket_owners": ["reads=123456789012", "reads=210987654321"],
+        },
+        "source_bucket_owners names the bucket 'reads' twice",
+    ),
+    "a bucket that nobody reads and somebody pays for": (
+        {"requester_pays_buckets": ["reads"]},
+        "requester_pays_buckets names the bucket 'reads', which no worker may read",
+    ),
+    "any key": ({"source_kms_keys": ["*"]}, "source_kms_keys holds '*'"),
+    "a key by its alias": (
+        {"source_kms_keys": ["arn:aws:kms:us-east-1:123456789012:alias/reads"]},
+        "write the key's ARN, not an alias",
+    ),
+    "a key of the cache by its id": ({"cache_kms_key": "1234"}, "cache_kms_key is '1234'"),
     "a prefix without its slash": ({"cache_prefix": "portal"}, "cache_prefix is 'portal'"),
     "a prefix that climbs": ({"cache_prefix": "../"}, "cache_prefix is '../'"),
     "an expiry at once": ({"cache_expiry_days": 0}, "cache_expiry_days is 0"),
@@ -107,6 +141,12 @@ def test_the_short_cap_changes_the_default_pool_only() -> None:
     pools = Config.from_context({"cap": "4", "fleetcap": {"pools": [{"memory_mib": 4096}, {"name": "b"}]}}).pools
 
     assert [(pool.name, pool.cap, pool.memory_mib) for pool in pools] == [("default", 4, 4096), ("b", 16, 2048)]
+
+
+def test_an_address_may_be_a_source_if_it_is_named_twice() -> None:
+    hosts = {"source_hosts": ["10.0.0.5"], "private_source_hosts": ["10.0.0.5"]}
+
+    assert Config.from_context({"fleetcap": hosts}).private_source_hosts == ("10.0.0.5",)
 
 
 def test_a_cap_of_zero_pauses_a_pool() -> None:

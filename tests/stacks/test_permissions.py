@@ -36,7 +36,7 @@ publish                  | sqs: SendMessage                               | queu
 schedule                 | lambda: InvokeFunction                         | function Tick                    |
 task                     | dynamodb: GetItem UpdateItem                   | ControlTable                     |
 task                     | dynamodb: Query                                | ControlTable/index/open          |
-task                     | s3: AbortMultipartUpload GetObject PutObject   | Cache/*                          |
+task                     | s3: AbortMultipartUpload DeleteObject GetObject PutObject | Cache/*               |
 task                     | s3: GetObject                                  | Input/*                          |
 task                     | s3: ListBucket                                 | Cache                            |
 task                     | s3: ListBucket                                 | Input                            |
@@ -95,6 +95,19 @@ def test_a_cache_prefix_narrows_the_rights_and_extra_buckets_are_only_read(turne
         ("task", "s3:ListBucket", "public-reads"),
     }
     assert not [right for right in rights if right[1] == "s3:PutObject" and right[2] != "Cache/portal/*"]
+
+
+def test_keys_of_the_customer_are_used_through_s3_only_and_by_those_who_must(turned: Synthesized) -> None:
+    key, source = "key/11111111-2222-3333-4444-555555555555", "key/mrk-0123456789abcdef0123456789abcdef"
+    of_the_cache = "kms:ViaService is s3.eu-central-1.amazonaws.com and kms:EncryptionContext:aws:s3:arn is Cache"
+    rights = sorted(right for right in _granted(turned) if right[1].startswith("kms:"))
+
+    assert rights == [
+        ("intake", "kms:Decrypt", key, of_the_cache),
+        ("task", "kms:Decrypt", key, of_the_cache),
+        ("task", "kms:Decrypt", source, "kms:ViaService is s3.us-east-1.amazonaws.com"),
+        ("task", "kms:GenerateDataKey", key, of_the_cache),
+    ]
 
 
 def test_queues_take_messages_from_their_rule_only(stacks: Synthesized) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from fleetcap import keys, limits
+from fleetcap.sources import SourceRules
 from tests.stacks.conftest import Synthesized, name_of
+from worker_image.worker import Settings
 
 WITHOUT_DEAD_LETTERS = {
     "IntakeDeadLetters": "it is the dead letter queue of intake",
@@ -84,9 +86,34 @@ def test_buckets_are_private_encrypted_and_reached_by_tls_only(either: Synthesiz
         assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
         assert len(bucket["PublicAccessBlockConfiguration"]) == 4
         (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-        assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+        assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] in {"AES256", "aws:kms"}
     policies = [policy for _, policy in either.resources("AWS::S3::BucketPolicy")]
     assert [_tls_only(policy) for policy in policies] == [True] * len(buckets)
+
+
+@pytest.mark.parametrize(
+    ("which", "cache"),
+    [
+        ("stacks", {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}),
+        (
+            "turned",
+            {
+                "BucketKeyEnabled": True,
+                "ServerSideEncryptionByDefault": {
+                    "SSEAlgorithm": "aws:kms",
+                    "KMSMasterKeyID": "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555",
+                },
+            },
+        ),
+    ],
+)
+def test_the_cache_is_encrypted_under_the_customers_key_if_there_is_one(
+    which: str, cache: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    found: Synthesized = request.getfixturevalue(which)
+
+    assert _encryption(found, "Cache") == [cache]
+    assert _encryption(found, "Input") == [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
 
 
 def test_only_the_cache_forgets_and_both_drop_abandoned_uploads(stacks: Synthesized) -> None:
@@ -336,7 +363,23 @@ def test_a_worker_is_told_its_knobs(turned: Synthesized) -> None:
         "fence_check_s": 3.0,
         "sort_memory_mb": 256,
         "sort_threads": 1,
+        "disk_gib": 50,
+        "keep_failed_dirs": 2,
     }
+    assert json.loads(environment[keys.ENV_SOURCE_RULES]) == {
+        "private_hosts": ["mirror.example.org"],
+        "owners": {"public-reads": "210987654321"},
+        "requester_pays": ["public-reads"],
+    }
+    Settings(**json.loads(environment[keys.ENV_WORKER]))
+    SourceRules(**json.loads(environment[keys.ENV_SOURCE_RULES]))
+
+
+def test_what_is_not_asked_for_is_off(stacks: Synthesized) -> None:
+    environment = _worker_environment(stacks, "Pooldefault")
+
+    assert SourceRules(**json.loads(environment[keys.ENV_SOURCE_RULES])) == SourceRules([], {}, [])
+    assert Settings(**json.loads(environment[keys.ENV_WORKER])).keep_failed_dirs == 0
 
 
 def test_a_pool_runs_on_the_machine_that_it_asks_for(turned: Synthesized) -> None:
@@ -398,6 +441,11 @@ def test_two_deployments_can_share_an_account(stacks: Synthesized, turned: Synth
 
 
 # --- reading templates
+
+
+def _encryption(stacks: Synthesized, bucket: str) -> list[Any]:
+    rules: list[Any] = stacks.only("AWS::S3::Bucket", bucket)["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    return rules
 
 
 def _tls_only(policy: Mapping[str, Any]) -> bool:

@@ -407,3 +407,28 @@ def test_a_child_is_told_for_which_run_it_works(bench: Bench) -> None:
     bench.run(nothing)
     assignment = bench.children.started[0].assignment
     assert (assignment.made_for, assignment.since) == (bench.job().queued_at, 0.0)
+
+
+def test_what_a_job_says_is_logged_under_its_name(bench: Bench) -> None:
+    bench.run(nothing, bench.say(ChildReport(lines=("sorting", "merging"))), bench.say(ChildReport()), bench.say(DONE))
+    job = bench.job()
+    named = {"job": job.id, "key": "a", "attempt": 1, "correlation_id": ""}
+    said = [{**named, "line": line} for line in ("sorting", "merging")]
+    assert bench.log.of("output") == said
+
+
+@pytest.mark.parametrize("how", ["it takes too long", "the worker is asked to leave", "it is another's"])
+def test_the_last_words_of_a_job_that_is_stopped_are_heard(bench: Bench, how: str) -> None:
+    def stop() -> None:
+        bench.children.started[0].last_words = ChildReport(lines=("… 3 more lines left out", "merging"), exit_code=-15)
+        if how == "it takes too long":
+            bench.clock.sleep(limits.JOB_TIMEOUT_S + 1)
+        elif how == "the worker is asked to leave":
+            bench.signals.append(15)
+        else:
+            bench.clock.sleep(limits.FENCE_CHECK_S)
+            job = bench.job()
+            assert bench.table.requeue(job, bench.clock.now(), "lost", lapse(job), "another")
+
+    bench.run(nothing, stop, nothing, beat_s=10.0**6)
+    assert [line["line"] for line in bench.log.of("output")] == ["… 3 more lines left out", "merging"]
