@@ -72,13 +72,18 @@ class Lines:
         self._read_bytes = self._size_bytes
 
 
+def ended(path: Path) -> bool:
+    """Whether a bgzip file ends as one that was written to its end."""
+    with path.open("rb") as file:
+        file.seek(-min(len(BGZF_END), file.seek(0, io.SEEK_END)), io.SEEK_END)
+        return file.read() == BGZF_END
+
+
 def _text(file: io.FileIO) -> io.BufferedReader:
     head = file.read(SNIFF_BYTES)
-    if head[BGZF_FIELD_AT] == BGZF_FIELD and head.startswith(GZIP):
+    if head[BGZF_FIELD_AT] == BGZF_FIELD and head.startswith(GZIP) and not ended(Path(file.name)):
         # gzip readers take a bgzip file that lost its last blocks for a whole one; only the marker tells.
-        file.seek(-min(len(BGZF_END), file.seek(0, io.SEEK_END)), io.SEEK_END)
-        if file.read() != BGZF_END:
-            raise InputError("the bgzip data is truncated: its end marker is missing")
+        raise InputError("the bgzip data is truncated: its end marker is missing")
     file.seek(0)
     if not head.startswith(GZIP):
         return io.BufferedReader(file, BUFFER_BYTES)
