@@ -17,7 +17,17 @@ from constructs import Construct
 from fleetcap import keys, limits
 from stacks.config import LOG_RETENTION_DAYS, Config, PoolConfig
 from stacks.state import State, queue
-from stacks.worker import CONTAINER, ENV_APP_ID, REPOSITORY, TASKS_SERVICE, Worker, allow, may_log, service_role
+from stacks.worker import (
+    CONTAINER,
+    ENV_APP_ID,
+    REPOSITORY,
+    TASKS_SERVICE,
+    Worker,
+    allow,
+    declared_processors,
+    may_log,
+    service_role,
+)
 
 POWERTOOLS_LAYER: Final = "/aws/service/powertools/python/arm64/python3.13/latest"
 EVENT_BATCH_SIZE: Final = 10
@@ -151,7 +161,7 @@ class Control(Stack):
             "POWERTOOLS_SERVICE_NAME": f"{self._config.name}-{name}",
             "POWERTOOLS_LOG_LEVEL": "INFO",
             ENV_APP_ID: f"{self._config.name}-{name}",
-        }
+        } | declared_processors(self._config)
 
     def _pool(self, pool: PoolConfig) -> dict[str, object]:
         """What a decider knows of a pool. `launch` is RunTask's parameters, and the container that overrides name."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import re
-import signal
 from typing import Final
 
 from fleetcap import limits
@@ -21,6 +20,10 @@ NO_ROOM: Final = re.compile(r"no space left on device|disk quota exceeded", re.I
 """How the C library and the tools that write for us say what failed them."""
 MEMORY_ERRNOS: Final = frozenset({errno.ENOMEM})
 ROOM_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+KILLED: Final = -9
+"""The exit code of a process that the kernel, or somebody, ended by SIGKILL."""
 
 
 class TransientError(Exception):
@@ -40,7 +43,7 @@ def shortage(error: BaseException) -> str | None:
 def ended_by(program: str, code: int, said: str) -> TransientError:
     """What a program's bad end is called. Signal 9 comes from the kernel where memory ran out."""
     about = f": {said}" if said else ""
-    if code == -signal.SIGKILL:
+    if code == KILLED:
         return TransientError(f"out of memory: {program} was killed (signal 9), most likely for lack of memory")
     if code < 0:
         return TransientError(f"{program} was ended by signal {-code}{about}")

@@ -26,12 +26,11 @@ class LineSort:
     def __init__(self, keys: Sequence[str], work: Path, memory_mb: int, threads: int) -> None:
         command = ["sort", "--stable", "--field-separator=\t", *(f"--key={key}" for key in keys)]
         bounds = [f"--buffer-size={memory_mb}M", f"--parallel={threads}", f"--temporary-directory={work}"]
-        self._complaints = (work / "sort.err").open("w+b")
         self._process = subprocess.Popen(
             [*command, *bounds],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._complaints,
+            stderr=subprocess.PIPE,  # not a file: a full disk would keep the word about itself
             env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"},
         )
 
@@ -43,8 +42,8 @@ class LineSort:
         with suppress(BrokenPipeError):
             self._in.close()
         self._out.close()
-        self._process.wait()
         self._complaints.close()
+        self._process.wait()
 
     def put(self, lines: Sequence[bytes]) -> None:
         """Hand over some lines. Raises TransientError where sort has come to an end."""
@@ -64,10 +63,13 @@ class LineSort:
             raise self._failure()
 
     def _failure(self) -> TransientError:
-        code = self._process.wait()
-        self._complaints.seek(0)
         said = self._complaints.read(COMPLAINT_BYTES).decode(errors="replace").strip()
-        return ended_by("sort", code, said)
+        return ended_by("sort", self._process.wait(), said)
+
+    @property
+    def _complaints(self) -> IO[bytes]:
+        assert self._process.stderr is not None  # noqa: S101 (for the type checker)
+        return self._process.stderr
 
     @property
     def _in(self) -> IO[bytes]:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar, Final
 
@@ -255,19 +256,31 @@ class _Tabixed(Processor):
         for fraction in survey.read(lines):
             yield Stage("verify", 0.3 * fraction)
         left_out = "leaving out the FASTA part" if survey.left_out_fasta else ""
-        with pysam.BGZFile(str(target), "wb", index=None) as out:
+        with self._writing(target) as write:
             for batch in batches(self._headers(source, survey)):
-                out.write(b"".join(batch))
+                write(b"".join(batch))
             if survey.in_order:
                 yield Stage("compress", 0.3, left_out or "already in order")
-                written = yield from self._copied(source, out.write)
+                written = yield from self._copied(source, write)
             else:
                 yield Stage("sort", 0.3, left_out or "sorting by sequence and start")
-                written = yield from self._in_order(source, survey, out.write)
+                written = yield from self._in_order(source, survey, write)
         yield Stage("verify", 0.9, "reading the sorted file")
         if written != survey.records or not ended(target):
             raise TransientError(f"{written:,} of {survey.records:,} records were written")
         self._prove(target, target.with_name(PROOF))
+
+    @contextmanager
+    def _writing(self, target: Path) -> Iterator[Callable[[bytes], object]]:
+        try:
+            with pysam.BGZFile(str(target), "wb", index=None) as out:
+                yield out.write
+        except OSError as error:
+            raise TransientError(f"{self._lacking()}the sorted file could not be written ({error})") from error
+
+    def _lacking(self) -> str:
+        """htslib says only that it could not write; a disk without room tells why."""
+        return "disk full: " if shutil.disk_usage(self.work).free < ROOM_MIN_BYTES else ""
 
     def _headers(self, source: Path, survey: _Survey) -> Iterator[bytes]:
         rules = self.rules
@@ -326,8 +339,7 @@ class _Tabixed(Processor):
             self._tabix(text, index, csi=False)
         except OSError as error:
             if not self._fits_a_larger_index(text):
-                full = shutil.disk_usage(self.work).free < ROOM_MIN_BYTES
-                raise TransientError(f"{'disk full: ' * full}the index could not be made") from error
+                raise TransientError(f"{self._lacking()}the index could not be made") from error
             raise InputError("a record reaches beyond the 536,870,912 bases that a tabix index covers") from None
 
     def _fits_a_larger_index(self, text: Path) -> bool:
