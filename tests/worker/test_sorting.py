@@ -16,6 +16,7 @@ import pytest
 from local.samples import make_bam
 from worker_image.errors import TransientError
 from worker_image.processors import REGISTRY
+from worker_image.processors.alignment import Bam
 from worker_image.processors.sorting import LineSort, batches
 
 MEMORY_MB = 4
@@ -77,10 +78,11 @@ def test_a_sort_that_cannot_spill_says_so(tmp_path: Path, lines: list[bytes]) ->
 def test_an_alignment_file_beyond_the_memory_is_spilled_and_sorted(tmp_path: Path) -> None:
     make_bam(tmp_path / "in.bam", reads=40_000, seed=1)
     processor = REGISTRY["bam"](tmp_path, sort_memory_mb=2)
-    stages = processor.make("sorted.bam", tmp_path / "in.bam", tmp_path / "sorted.bam")
-    assert [next(stages).name for _ in range(3)] == ["verify", "sort", "verify"]
+    assert isinstance(processor, Bam)
+    before = pysam.set_verbosity(3)  # samtools tells what it merges only then
+    processor._sort(tmp_path / "in.bam", tmp_path / "sorted.bam")
+    pysam.set_verbosity(before)
     merged = re.search(r"merging from (\d+) files", pysam.sort.get_messages())  # type: ignore[no-untyped-call]
-    assert list(stages) == []
     assert merged is not None
     assert int(merged[1]) >= 3
     with pysam.AlignmentFile(str(tmp_path / "sorted.bam")) as alignments:
@@ -95,6 +97,7 @@ import sys
 from pathlib import Path
 from worker_image.child import _verdict
 from worker_image.processors import REGISTRY
+from worker_image.processors.alignment import Bam
 name, source, disk, memory_mb = sys.argv[1:]
 processor = REGISTRY[name](Path(disk), sort_memory_mb=int(memory_mb))
 kind = next(iter(processor.made_from))
@@ -120,7 +123,7 @@ def test_a_full_disk_is_told_as_one(tmp_path: Path, name: str, memory_mb: int, s
     source, disk = tmp_path / "in", tmp_path / "disk"
     disk.mkdir()
     if name == "bam":
-        make_bam(source, reads=150_000, seed=1)
+        make_bam(source, reads=300_000, seed=1)
     else:
         chance = random.Random(5)  # noqa: S311
         rows = ((chance.getrandbits(20), chance.randbytes(20).hex().encode()) for _ in range(300_000))
