@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetcap import limits
+from fleetcap import keys, limits
 from fleetcap.catalog import BUILT_IN, PROCESSORS, Processor, artifact_keys
 from fleetcap.messages import Message, Rejected, json_schema, submission
 from fleetcap.model import Request, Submission
@@ -98,6 +101,16 @@ def test_a_declared_processor_is_taken_with_its_params_and_named_in_the_schema(m
     assert artifact_keys("k", "own") == ("k/own@3/a", "k/own@3/b")
     assert reason({**body, "params": {"x": 1}}).startswith("params: own knows no param 'x'; it takes p0, p1")
     jsonschema.Draft202012Validator(json_schema()).validate({**body, "processor": "own"})
+
+
+def test_a_function_knows_the_processors_that_its_environment_declares() -> None:
+    code = "from handlers import intake; from fleetcap.messages import submission\n"
+    code += "print(submission('{\"source\": \"s3://bucket/x.txt\"}', 0.0, {'default'}, ()).request.processor)"
+    declared = json.dumps([{"name": "own", "version": 1, "suffixes": [".txt"], "kinds": ["out"]}])
+    environment = {**os.environ, keys.ENV_PROCESSORS: declared, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment["AWS_DEFAULT_REGION"] = "eu-central-1"
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert said.stdout == "own\n", said.stderr
 
 
 # --- refused: what a schema can see

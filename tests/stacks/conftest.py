@@ -24,6 +24,7 @@ TURNED = {
             "source_hosts": ["data.example.org", "mirror.example.org"],
             "extra_source_buckets": ["public-reads"],
             "cache_prefix": "portal/",
+            "processors": [{"name": "wordcount", "version": 1, "suffixes": [".txt"], "kinds": ["counts.tsv"]}],
             "pools": [
                 {"name": "default", "look_s": 2},
                 {"name": "arm-large", "cap": 0, "architecture": "ARM64", "cpu_units": 4096, "memory_mib": 8192},

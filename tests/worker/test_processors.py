@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pysam
@@ -195,7 +197,7 @@ def test_a_sam_named_bam_and_a_bam_named_sam_are_refused(unsorted: Path, tmp_pat
     text = tmp_path / "text.bam"
     text.write_text(HEADER.format(order="unsorted"))
     assert refused("bam", text, work) == "input: the file is not a BAM file"
-    assert refused("sam", unsorted, work) == "input: the file is not SAM text"
+    assert refused("sam", unsorted, work) == "input: the file is a BAM file"
 
 
 def test_a_sam_cut_off_within_a_line_is_refused(tmp_path: Path, work: Path) -> None:
@@ -235,10 +237,27 @@ def test_a_read_beyond_the_index_is_refused_before_the_bam_is_committed(tmp_path
         list(REGISTRY["sam"](work).make("sorted.bam", source, work / "sorted.bam"))
 
 
-def test_a_sam_with_the_line_ends_of_windows_is_refused(tmp_path: Path, work: Path) -> None:
+@pytest.mark.parametrize("packed", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_sam_with_the_line_ends_of_windows_is_refused(
+    tmp_path: Path, work: Path, packed: Callable[[bytes], bytes]
+) -> None:
     source = tmp_path / "in.sam"
-    source.write_bytes(HEADER.format(order="unsorted").replace("\n", "\r\n").encode())
+    source.write_bytes(packed(HEADER.format(order="unsorted").replace("\n", "\r\n").encode()))
     assert "line 1 ends in CRLF" in refused("sam", source, work)
+
+
+def test_a_compressed_sam_is_taken_and_refused_where_it_is_cut_off_or_compressed_twice(
+    unsorted: Path, tmp_path: Path, work: Path
+) -> None:
+    source = tmp_path / "in.sam"
+    packed = gzip.compress(str(pysam.view("-h", str(unsorted))).encode())
+    source.write_bytes(packed[: len(packed) // 2])
+    assert "truncated" in refused("sam", source, work)
+    source.write_bytes(gzip.compress(packed))
+    assert "compressed twice" in refused("sam", source, work)
+    source.write_bytes(packed)
+    process("sam", source, work)
+    assert_sorted_and_indexed(work, READS)
 
 
 def test_an_index_is_made_from_whichever_bam_is_given(unsorted: Path, work: Path) -> None:

@@ -23,12 +23,12 @@ from pysam.utils import SamtoolsError
 
 from worker_image.errors import TransientError, shortage
 from worker_image.processors.base import SOURCE, InputError, Processor, Stage
+from worker_image.processors.lines import Lines
 
 SAMPLE_RECORDS: Final = 1_000
 BAI_REFERENCE_MAX_BASES: Final = 2**29
 BAI_SUMMARY_BIN: Final = 37_450
 """The pseudo-bin in which samtools notes where a reference's records begin and end."""
-FIRST_LINE_BYTES: Final = 64 * 1024
 
 SORTED, INDEX = "sorted.bam", "sorted.bam.bai"
 PROOF: Final = "proof.bai"
@@ -114,9 +114,8 @@ class Sam(_Alignment):
     name: ClassVar[str] = "sam"
 
     def looks_sorted(self, source: Path) -> bool:
-        with source.open("rb") as file:
-            if file.readline(FIRST_LINE_BYTES).endswith(b"\r\n"):
-                raise InputError("line 1 ends in CRLF; SAM text has the line ends of Unix")
+        if next(iter(Lines(source)), b"").endswith(b"\r\n"):
+            raise InputError("line 1 ends in CRLF; SAM text has the line ends of Unix")
         with _opened(source) as alignments:
             if not alignments.is_sam:
                 raise InputError("the file is not SAM text")
