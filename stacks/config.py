@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any, Final, get_type_hints
 
-from fleetcap import keys, limits
+from fleetcap import catalog, keys, limits
 
 Knob = int | float | str | bool | tuple[str, ...]
 
@@ -23,6 +23,9 @@ DEFAULT_POOL: Final = "default"
 POOLS_MAX: Final = 4
 SOURCE_HOSTS_MAX_CHARS: Final = 500
 """Lambda's environment holds 4 KB in all; a pool's RunTask parameters take up to 750 characters of it."""
+
+PROCESSORS_MAX_CHARS: Final = 750
+"""The same room: what this many pools less than the most leave of it may be taken by declarations of processors."""
 
 GIB_MIB: Final = 1_024
 FARGATE_MEMORY_MIB: Final[Mapping[int, Sequence[int]]] = MappingProxyType(
@@ -69,6 +72,9 @@ ADDRESS: Final = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
 """A host that ends in a number is an IP address, in whichever of its many spellings; no name does."""
 OWNER: Final = re.compile(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])=([0-9]{12})")
 KMS_KEY: Final = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
+SUFFIX: Final = re.compile(r"(\.[a-z0-9_-]{1,32}){1,4}")
+KIND: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PARAM: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 PREFIX: Final = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*/)*")
 
 
@@ -130,6 +136,7 @@ class Config:
     event_statuses: tuple[str, ...] = keys.ENDED_STATUSES
     s3_trigger: bool = False
     cache_kms_key: str = ""
+    processors: tuple[catalog.Processor, ...] = ()
 
     @classmethod
     def from_context(cls, context: Mapping[str, object]) -> Config:
@@ -143,10 +150,17 @@ class Config:
         cap = context.get(CONTEXT_CAP)
         if cap is not None:
             pools = _with_cap(pools, _cap(cap))
-        config = cls(pools=pools, **_knobs(cls, given, CONTEXT_KEY))
+        processors = _processors(given.pop("processors", ()))
+        config = cls(pools=pools, processors=processors, **_knobs(cls, given, CONTEXT_KEY))
         for refusal in _refusals(config):
             raise ConfigError(refusal)
         return config
+
+    @property
+    def declared_processors(self) -> str:
+        """The deployment's own processors as `catalog.declare` reads them; empty where it has none."""
+        declared = [asdict(processor) for processor in self.processors]
+        return json.dumps(declared, separators=(",", ":")) if declared else ""
 
     def stack(self, part: str) -> str:
         """The name of one of the deployment's stacks, such as `Fleetcap-State`."""
@@ -177,6 +191,20 @@ def _pools(given: object) -> tuple[PoolConfig, ...]:
         raise ConfigError(f"pools must be a list with one object per pool, not {given!r}: write [{{'name': …}}].")
     objects = (_object(pool, f"pools[{number}]") for number, pool in enumerate(given))
     return tuple(PoolConfig(**_knobs(PoolConfig, pool, f"pools[{number}]")) for number, pool in enumerate(objects))
+
+
+def _processors(given: object) -> tuple[catalog.Processor, ...]:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise ConfigError(f"processors must be a list with one object each, not {given!r}: write [{{'name': …}}].")
+    return tuple(_processor(processor, f"processors[{number}]") for number, processor in enumerate(given))
+
+
+def _processor(given: object, where: str) -> catalog.Processor:
+    knobs = _knobs(catalog.Processor, _object(given, where), where)
+    for needed in ("name", "version", "kinds"):
+        if needed not in knobs:
+            raise ConfigError(f"{where} has no {needed}, by which its artifacts are found: add it.")
+    return catalog.Processor(**{"suffixes": (), **knobs})
 
 
 def _cap(given: object) -> int:
@@ -261,6 +289,7 @@ def _refusals(config: Config) -> Iterator[str]:
     yield from _decider_refusals(config)
     yield from _data_refusals(config)
     yield from _event_refusals(config)
+    yield from _processor_refusals(config)
 
 
 def _pool_list_refusals(names: Sequence[str]) -> Iterator[str]:
@@ -448,6 +477,45 @@ def _source_bucket_refusals(config: Config) -> Iterator[str]:
                 f"source_kms_keys holds {key!r}, but rights are given on keys themselves: "
                 f"write the key's ARN, not an alias or an id."
             )
+
+
+def _processor_refusals(config: Config) -> Iterator[str]:
+    taken = {suffix: own.name for own in (*config.processors, *catalog.BUILT_IN) for suffix in own.suffixes}
+    names = [processor.name for processor in config.processors]
+    for processor in config.processors:
+        where = f"processor {processor.name!r}"
+        if processor.name in {built_in.name for built_in in catalog.BUILT_IN}:
+            yield f"{where} is one of the image's own, which cannot be replaced: choose another name."
+        if not NAME.fullmatch(processor.name):
+            yield f"{where} is part of every artifact's key: use a-z, 0-9 and -, a letter first, 32 at most."
+        if names.count(processor.name) > 1:
+            yield f"{where} is declared twice, but messages name it alone: give each its own name."
+        if processor.version < 1:
+            yield f"version of {where} is {processor.version}, but versions count from 1: set 1 or more."
+        if not processor.kinds or len(set(processor.kinds)) < len(processor.kinds):
+            yield f"kinds of {where} is {_list(processor.kinds)!r}, but a result has artifacts: name each of them once."
+        yield from _processor_word_refusals(processor, taken)
+    room = PROCESSORS_MAX_CHARS * (POOLS_MAX - len(config.pools))
+    if len(config.declared_processors) > room:
+        yield (
+            f"processors takes {len(config.declared_processors)} characters, but beside {len(config.pools)} pools "
+            f"Lambda's environment of 4 KB leaves them {room}: use a second deployment under another name."
+        )
+
+
+def _processor_word_refusals(processor: catalog.Processor, taken: Mapping[str, str]) -> Iterator[str]:
+    where = f"processor {processor.name!r}"
+    for setting, pattern, how in (
+        ("suffixes", SUFFIX, "a dot and small letters, digits, _ and -, as '.txt'"),
+        ("kinds", KIND, "letters, digits and ._-, a letter or digit first"),
+        ("params", PARAM, "letters, digits, _ and -, a letter first"),
+    ):
+        for word in getattr(processor, setting):
+            if not pattern.fullmatch(word):
+                yield f"{setting} of {where} names {word!r}, which nothing could match: use {how}."
+    for suffix in processor.suffixes:
+        if taken[suffix] != processor.name:
+            yield f"suffix {suffix!r} of {where} is taken by {taken[suffix]!r}: leave it out, or choose a longer one."
 
 
 def _list(values: Iterator[object] | Mapping[Any, object] | Sequence[object]) -> str:

@@ -18,7 +18,18 @@ from constructs import Construct
 from fleetcap import keys, limits
 from stacks.config import LOG_RETENTION_DAYS, Config, PoolConfig
 from stacks.state import State, queue
-from stacks.worker import CONTAINER, ENV_APP_ID, REPOSITORY, TASKS_SERVICE, Worker, allow, may_log, service_role, via_s3
+from stacks.worker import (
+    CONTAINER,
+    ENV_APP_ID,
+    REPOSITORY,
+    TASKS_SERVICE,
+    Worker,
+    allow,
+    declared_processors,
+    may_log,
+    service_role,
+    via_s3,
+)
 
 POWERTOOLS_LAYER: Final = "/aws/service/powertools/python/arm64/python3.13/latest"
 EVENT_BATCH_SIZE: Final = 10
@@ -132,7 +143,7 @@ class Control(Stack):
         shared = {
             keys.ENV_TABLE: self._state.table.table_name,
             keys.ENV_POOLS: self.to_json_string([self._pool(pool) for pool in self._config.pools]),
-        }
+        } | declared_processors(self._config)
         return self._function(name, shared | environment, *self._lease_and_launch(), *grants)
 
     def _function(self, name: str, environment: dict[str, str], *rights: iam.PolicyStatement) -> lambda_.Function:

@@ -193,7 +193,12 @@ def _environment(pool: PoolConfig, config: Config, state: State) -> dict[str, st
         keys.ENV_SOURCE_RULES: json.dumps(_source_rules(config), separators=(",", ":")),
         keys.ENV_WORKER: json.dumps(knobs, separators=(",", ":")),
         ENV_APP_ID: f"{config.name}-worker",
-    }
+    } | declared_processors(config)
+
+
+def declared_processors(config: Config) -> dict[str, str]:
+    """Deciders and workers learn alike which processors the deployment has beside the image's own."""
+    return {keys.ENV_PROCESSORS: config.declared_processors} if config.processors else {}
 
 
 def _source_rules(config: Config) -> dict[str, object]:

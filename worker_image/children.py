@@ -273,7 +273,7 @@ class ProcessChild:
         if self._stopped_by_us:
             return "the job's process was stopped by its worker"
         if self._exit_code == -signal.SIGKILL:
-            return "the job's process was killed (signal 9), most likely for lack of memory"
+            return "out of memory: the job's process was killed (signal 9), most likely for lack of memory"
         if self._exit_code < 0:
             return f"the job's process was ended by signal {-self._exit_code}"
         return f"the job's process ended with exit code {self._exit_code} and without a result"

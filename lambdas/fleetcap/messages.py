@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,7 +22,7 @@ from pydantic import (
 )
 
 from fleetcap import limits
-from fleetcap.catalog import PROCESSORS, processor_for
+from fleetcap.catalog import PROCESSORS, processor_for, refusal
 from fleetcap.model import Job, Request, Submission
 from fleetcap.sources import file_name, https_host, is_s3
 
@@ -43,6 +44,17 @@ _PATTERNS_IN_WORDS: Final = {
 _PARAMS_IN_WORDS: Final = (
     "must map names of letters, digits, _ and - to true, false, numbers, or strings of at most 1,024 characters"
 )
+
+
+def _known(processor: str) -> str:
+    if processor not in PROCESSORS:
+        raise ValueError(f"there is no processor {processor[:64]!r}; there are {', '.join(PROCESSORS)}")
+    return processor
+
+
+def _named_in_the_schema(schema: dict[str, Any]) -> None:
+    """A deployment declares processors of its own, so their names are read when they are asked for."""
+    schema["anyOf"] = [{"enum": list(PROCESSORS), "type": "string"}, {"type": "null"}]
 
 
 class Rejected(Exception):
@@ -80,8 +92,10 @@ class Message(BaseModel):
         description="The input: s3://bucket/key, or https://host/path on an allow-listed host.",
         pattern=r"^(s3|https)://.+$",
     )
-    processor: Literal[tuple(PROCESSORS)] | None = Field(  # type: ignore[valid-type]
-        default=None, description="What to do with it; derived from the file name where it is left out."
+    processor: Annotated[str, StringConstraints(strict=True), AfterValidator(_known)] | None = Field(
+        default=None,
+        description="What to do with it; derived from the file name where it is left out.",
+        json_schema_extra=_named_in_the_schema,
     )
     workflow_key: Annotated[str, StringConstraints(strict=True)] | None = Field(
         default=None,
@@ -126,8 +140,11 @@ class Message(BaseModel):
                 raise ValueError(f"source: {error}") from None
         elif not is_s3(self.source):
             raise ValueError("source: an S3 source reads s3://bucket/key")
-        if self.processor is None and processor_for(file_name(self.source)) is None:
+        processor = PROCESSORS[self.processor] if self.processor else processor_for(file_name(self.source))
+        if processor is None:
             raise ValueError(f"processor: none takes a file named like this; name one of {', '.join(PROCESSORS)}")
+        if sentence := refusal(processor, self.params):
+            raise ValueError(f"params: {sentence}")
         return self
 
     def request(self) -> Request:

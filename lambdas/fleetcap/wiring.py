@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
-from fleetcap import keys
+from fleetcap import catalog, keys
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.adapters.system import SystemClock
 from fleetcap.adapters.workers import EcsTasks
@@ -45,6 +45,9 @@ def setting(name: str, default: str | None = None) -> str:
             f"the environment variable {name} is not set; the stacks set it on every function and worker"
         )
     return value
+
+
+catalog.declare(setting(keys.ENV_PROCESSORS, ""))
 
 
 def source_hosts() -> frozenset[str]:

@@ -31,6 +31,7 @@ TURNED = {
             "event_statuses": ["QUEUED", "COMPLETED"],
             "s3_trigger": True,
             "cache_kms_key": "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555",
+            "processors": [{"name": "wordcount", "version": 1, "suffixes": [".txt"], "kinds": ["counts.tsv"]}],
             "pools": [
                 {"name": "default", "look_s": 2, "disk_gib": 50, "keep_failed_dirs": 2},
                 {"name": "arm-large", "cap": 0, "architecture": "ARM64", "cpu_units": 4096, "memory_mib": 8192},

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fleetcap import limits
+from fleetcap import catalog, limits
 from stacks.config import Config, ConfigError, PoolConfig
 
 BAD_POOLS = {
@@ -101,6 +101,52 @@ BAD_SETTINGS = {
     "pools that are no list": ({"pools": {"name": "a"}}, "pools must be a list"),
     "a pool that is no object": ({"pools": [3]}, "pools[0] must be one object"),
 }
+
+
+OWN: dict[str, object] = {"name": "own", "version": 1, "kinds": ["out.txt"]}
+BAD_PROCESSORS: dict[str, tuple[object, str]] = {
+    "no list": (OWN, "processors must be a list"),
+    "no object": (["own"], "processors[0] is no JSON"),
+    "no name": ([{"version": 1, "kinds": ["a"]}], "processors[0] has no name"),
+    "no version": ([{"name": "own", "kinds": ["a"]}], "processors[0] has no version"),
+    "no artifact": ([{**OWN, "kinds": []}], "kinds of processor 'own' is ''"),
+    "one artifact twice": ([{**OWN, "kinds": ["a", "a"]}], "kinds of processor 'own' is 'a, a'"),
+    "an unknown setting": ([{**OWN, "image": "x"}], "processors[0].image is no setting"),
+    "a name of the image's own": ([{**OWN, "name": "bam"}], "processor 'bam' is one of the image's own"),
+    "a name with capitals": ([{**OWN, "name": "Own"}], "processor 'Own' is part of every artifact's key"),
+    "one name twice": ([OWN, OWN], "processor 'own' is declared twice"),
+    "a version below 1": ([{**OWN, "version": 0}], "version of processor 'own' is 0"),
+    "a kind that climbs": ([{**OWN, "kinds": ["../x"]}], "kinds of processor 'own' names '../x'"),
+    "a suffix in capitals": ([{**OWN, "suffixes": [".TXT"]}], "suffixes of processor 'own' names '.TXT'"),
+    "a suffix of the image's own": (
+        [{**OWN, "suffixes": [".vcf.gz"]}],
+        "'.vcf.gz' of processor 'own' is taken by 'vcf'",
+    ),
+    "a suffix twice": (
+        [{**OWN, "suffixes": [".x"]}, {**OWN, "name": "other", "suffixes": [".x"]}],
+        "suffix '.x' of processor 'own' is taken by 'other'",
+    ),
+    "a param of odd letters": ([{**OWN, "params": ["a b"]}], "params of processor 'own' names 'a b'"),
+    "more than fits": ([{**OWN, "kinds": [f"{n:060}" for n in range(40)]}], "characters, but beside 1 pools"),
+}
+
+
+@pytest.mark.parametrize(("processors", "sentence"), BAD_PROCESSORS.values(), ids=BAD_PROCESSORS)
+def test_a_processor_is_refused_with(processors: object, sentence: str) -> None:
+    assert sentence in _refusal({"fleetcap": {"processors": processors}})
+
+
+def test_a_declared_processor_is_the_one_that_the_catalog_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {**OWN, "suffixes": [".txt", ".my.vcf"], "params": ["level"]}
+    config = Config.from_context({"fleetcap": {"processors": [own]}})
+    monkeypatch.setattr(catalog, "PROCESSORS", dict(catalog.PROCESSORS))
+    catalog.declare(config.declared_processors)
+    assert catalog.PROCESSORS["own"] == config.processors[0]
+    assert [catalog.processor_for(name) for name in ("a.txt", "a.my.vcf", "a.vcf")] == [
+        config.processors[0],
+        config.processors[0],
+        catalog.PROCESSORS["vcf"],
+    ]
 
 
 @pytest.mark.parametrize(("pool", "sentence"), BAD_POOLS.values(), ids=BAD_POOLS)

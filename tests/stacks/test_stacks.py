@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fleetcap import keys, limits
+from fleetcap import catalog, keys, limits
 from fleetcap.sources import SourceRules
 from tests.stacks.conftest import Synthesized, name_of
 from worker_image.worker import Settings
@@ -295,6 +295,22 @@ def test_every_log_group_forgets(either: Synthesized) -> None:
 
     assert set(groups) == {"IntakeLogs", "TaskStateLogs", "TickLogs", "PublishLogs", "Logs"}
     assert {group["RetentionInDays"] for group in groups.values()} == {30}
+
+
+def test_declared_processors_reach_every_decider_and_worker_and_nobody_where_there_are_none(
+    stacks: Synthesized, turned: Synthesized, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(each: Synthesized) -> list[str]:
+        functions = [each.only("AWS::Lambda::Function", name)["Environment"]["Variables"] for name in DECIDERS]
+        definitions = [task["ContainerDefinitions"][0] for _, task in each.resources("AWS::ECS::TaskDefinition")]
+        workers = [{pair["Name"]: pair["Value"] for pair in worker["Environment"]} for worker in definitions]
+        return [environment.get(keys.ENV_PROCESSORS, "") for environment in functions + workers]
+
+    assert set(told(stacks)) == {""}
+    (declared,) = set(told(turned))
+    monkeypatch.setattr(catalog, "PROCESSORS", dict(catalog.PROCESSORS))
+    catalog.declare(declared)
+    assert catalog.artifact_keys("key", "wordcount") == ("key/wordcount@1/counts.tsv",)
 
 
 def test_the_caps_reach_every_decider(turned: Synthesized) -> None:

@@ -164,7 +164,7 @@ def test_a_childs_own_failure_is_passed_on(tmp_path: Path) -> None:
     [
         (
             "os.kill(os.getpid(), 9)",
-            "internal: the job's process was killed (signal 9), most likely for lack of memory",
+            "internal: out of memory: the job's process was killed (signal 9), most likely for lack of memory",
         ),
         ("os.abort()", "internal: the job's process was ended by signal 6"),
         ("os._exit(3)", "internal: the job's process ended with exit code 3 and without a result"),
