@@ -282,6 +282,22 @@ def test_a_program_with_a_path_is_permanent(assignment: dict[str, Any], s3: S3Cl
     assert failure["permanent"] is True
 
 
+TWICE_FROM_THE_SOURCE = """
+from worker_image import child
+from worker_image.processors import SOURCE, Passthrough
+Passthrough.made_from = {"copy": SOURCE, "again": SOURCE}
+child.main()
+"""
+
+
+@cloud
+def test_a_source_that_a_step_consumed_is_fetched_again_for_the_next(assignment: dict[str, Any], s3: S3Client) -> None:
+    job = given(s3, assignment, "any", b"bytes", processor="passthrough")
+    code = [sys.executable, "-c", TWICE_FROM_THE_SOURCE]
+    assert subprocess.run(code, input=json.dumps(job), text=True, stdout=subprocess.DEVNULL, timeout=60).returncode == 0
+    assert [artifact_of(job, s3, kind) for kind in ("copy", "again")] == [b"bytes", b"bytes"]
+
+
 @cloud
 def test_params_that_a_processor_does_not_know_are_permanent(assignment: dict[str, Any]) -> None:
     failure = failure_of({**assignment, "params": {"level": 9}})

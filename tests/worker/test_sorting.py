@@ -42,6 +42,13 @@ def test_lines_beyond_the_memory_are_spilled_and_come_out_in_order(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_batch_holds_about_a_mebibyte_however_long_the_lines() -> None:
+    lines = [b"x" * 1_000_000 + b"\n"] * 5 + [b"y\n"] * 500_000
+    found = list(batches(lines))
+    assert [line for batch in found for line in batch] == lines
+    assert max(sum(map(len, batch)) for batch in found) <= 2_000_002
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the peak memory of a process that runs")
 @pytest.mark.parametrize("threads", [1, 2])
 def test_sort_keeps_to_its_memory(tmp_path: Path, lines: list[bytes], threads: int) -> None:

@@ -230,6 +230,11 @@ def test_headers_and_comments_go_on_top_and_blank_lines_go(work: Path) -> None:
     ]
 
 
+def test_a_sequence_in_two_pieces_is_put_together(work: Path) -> None:
+    lines = [b"chr1\t1\t2\n", b"chr2\t1\t2\n", b"chr1\t5\t6\n"]
+    assert made("bed", b"".join(lines), work) == sorted(lines)
+
+
 def test_a_gene_stays_before_its_exons(work: Path) -> None:
     lines = [
         b"c\ts\t%b\t%d\t%d\t.\t+\t.\tID=%d\n" % row

@@ -6,13 +6,12 @@ import os
 import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import IO, Final
 
 from worker_image.errors import TransientError, ended_by
 
-BATCH_LINES: Final = 4_096
+BATCH_BYTES: Final = 1024 * 1024
 COMPLAINT_BYTES: Final = 4_096
 
 
@@ -83,7 +82,14 @@ class LineSort:
 
 
 def batches(lines: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Lines by the thousand, because a call for each would cost more than the work."""
-    remaining = iter(lines)
-    while batch := list(islice(remaining, BATCH_LINES)):
+    """Lines by the mebibyte: a call for each would cost more than the work, and a row of VCF may be megabytes long."""
+    batch: list[bytes] = []
+    held_bytes = 0
+    for line in lines:
+        batch.append(line)
+        held_bytes += len(line)
+        if held_bytes >= BATCH_BYTES:
+            yield batch
+            batch, held_bytes = [], 0
+    if batch:
         yield batch
