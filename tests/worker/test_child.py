@@ -54,6 +54,8 @@ def assignment(at_the_emulator: None, s3: S3Client, tmp_path: Path) -> dict[str,
         "work_dir": str(tmp_path / "work"),
         "sort_memory_mb": 16,
         "sort_threads": 1,
+        "made_for": 1_000.5,
+        "since": 0.0,
     }
 
 
@@ -176,10 +178,10 @@ import os, sys
 from worker_image import child
 from fleetcap.adapters.cache import S3Cache
 commit = S3Cache.commit
-def late(self, path, key, kind):
+def late(self, path, key, kind, *which):
     if kind == "sorted.bam":
-        commit(self, os.environ["FASTER"], key, kind)
-    return commit(self, path, key, kind)
+        commit(self, os.environ["FASTER"], key, kind, *which)
+    return commit(self, path, key, kind, *which)
 S3Cache.commit = late
 child.main()
 """
@@ -478,3 +480,61 @@ def test_a_stopped_child_dies_of_the_signal_at_once(assignment: dict[str, Any]) 
         child.stdout.readline()
         child.send_signal(signal.SIGTERM)
         assert child.wait(5) in {-signal.SIGTERM, 0}
+
+
+# --- force
+
+
+def made_for(s3: S3Client, assignment: dict[str, Any]) -> list[float]:
+    """For which runs the job's artifacts were made."""
+    kept = S3Cache(s3, "cache", "results")
+    standing = [kept.standing(key) for key in catalog.artifact_keys(assignment["workflow_key"], "bam")]
+    return [found.made_for if found else -1.0 for found in standing]
+
+
+@cloud
+def test_a_forced_run_makes_every_artifact_anew_and_its_retry_resumes(assignment: dict[str, Any], s3: S3Client) -> None:
+    assert run(assignment)[0] == 0
+    assert made_for(s3, assignment) == [1_000.5, 1_000.5]
+    forced = {**assignment, "made_for": 2_000.5, "since": 2_000.5}
+    code, events, _ = run(forced)
+    assert code == 0
+    assert [event["created"] for event in events if event["event"] == "artifact"] == [True, True]
+    assert made_for(s3, assignment) == [2_000.5, 2_000.5]
+    _, events, _ = run(forced)
+    assert [event["created"] for event in events if event["event"] == "artifact"] == [False, False]
+
+
+@cloud
+def test_what_an_older_run_finds_of_a_forced_one_it_leaves_alone(assignment: dict[str, Any], s3: S3Client) -> None:
+    assert run({**assignment, "made_for": 2_000.5, "since": 2_000.5})[0] == 0
+    for older in ({}, {"made_for": 1_500.5, "since": 1_500.5}):
+        code, events, _ = run({**assignment, **older})
+        assert code == 0
+        assert [event["created"] for event in events if event["event"] == "artifact"] == [False, False]
+    assert made_for(s3, assignment) == [2_000.5, 2_000.5]
+
+
+@cloud
+def test_an_index_of_the_older_artifact_never_stands_beside_the_one_that_took_its_place(
+    assignment: dict[str, Any], s3: S3Client
+) -> None:
+    """The forced run dies right after its first commit: the old index is gone by then."""
+    assert run(assignment)[0] == 0
+    forced = {**assignment, "made_for": 2_000.5, "since": 2_000.5}
+    child = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert child.stdin
+    assert child.stdout
+    with child.stdin as stdin:
+        stdin.write(json.dumps(forced))
+    for line in child.stdout:
+        if json.loads(line)["event"] == "artifact":
+            child.kill()
+            break
+    child.stdout.close()
+    child.wait()
+    first, index = made_for(s3, assignment)
+    assert first == 2_000.5
+    assert index in {-1.0, 2_000.5}
+    assert run(forced)[0] == 0
+    assert made_for(s3, assignment) == [2_000.5, 2_000.5]

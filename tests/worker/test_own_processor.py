@@ -51,6 +51,8 @@ def assignment(at_the_emulator: None, s3: S3Client, tmp_path: Path) -> dict[str,
         "work_dir": str(tmp_path / "work"),
         "sort_memory_mb": 16,
         "sort_threads": 1,
+        "made_for": 1_000.5,
+        "since": 0.0,
     }
 
 
