@@ -268,6 +268,8 @@ class Operations(RuleBasedStateMachine):
             self.put(key, 5)
         elif known.ended:
             self.put_the_next_run(key, FRESH, False)
+        elif not known.holder and badly:
+            self.finish(key, FRESH, JobStatus.CANCELLED, now)
         elif not known.holder:
             self.claim(key, FRESH, 0, now)
         elif badly:
@@ -375,7 +377,7 @@ def test_memory_and_dynamodb_answer_every_operation_alike_and_end_alike(client: 
         deadline=None,
         phases=[Phase.generate],  # a failure is told as it was found; with Phase.shrink made small, in minutes
     )
-    for number in range(3):
+    for number in range(5):
         machine: Any = seed(number)(lambda: Operations(client, met))
         run_state_machine_as_test(machine, settings=bounded)
     assert {name for name, _, _ in met} == OPERATIONS | {"leave"}
