@@ -134,10 +134,10 @@ def fetch(target: Target, artifact: str, path: Path, part: str | None = None) ->
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.part")
     try:
-        with closing(answer["Body"]) as body, partial.open("wb") as file:
-            with _downloading(path.name, answer["ContentLength"]) as received:
-                for piece in body.iter_chunks(STREAM_BYTES):
-                    received(file.write(piece))
+        showing = _downloading(path.name, answer["ContentLength"])
+        with closing(answer["Body"]) as body, partial.open("wb") as file, showing as received:
+            for piece in body.iter_chunks(STREAM_BYTES):
+                received(file.write(piece))
         if partial.stat().st_size != answer["ContentLength"]:
             raise Failed(f"{artifact} broke off after {partial.stat().st_size:,} bytes; get it again")
         partial.replace(path)

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -21,7 +21,14 @@ STYLES: Final = {
     JobStatus.FAILED: "red",
     JobStatus.CANCELLED: "magenta",
 }
+_PIPE_CHARS: Final = 4_000
 _MINUTE_S, _HOUR_S, _DAY_S = 60, 3_600, 86_400
+
+
+def console() -> Console:
+    """Standard output: a person's terminal as wide as it is; a pipe or file so wide that no line is broken."""
+    found = Console()
+    return found if found.is_terminal else Console(width=_PIPE_CHARS)
 
 
 def span(seconds: float) -> str:
@@ -44,7 +51,7 @@ def moment(at: float) -> str:
 def size(count: int) -> str:
     """A number of bytes as people read it."""
     value, unit = float(count), "B"
-    for unit in ("B", "KB", "MB", "GB", "TB"):  # noqa: B007 - the unit that fitted is used after the loop
+    for unit in ("B", "KB", "MB", "GB", "TB"):
         if value < 1_000 or unit == "TB":  # noqa: PLR2004
             break
         value /= 1_000
@@ -134,7 +141,7 @@ def sheet(job: Job, sizes: Mapping[str, int | None], now: float) -> RenderableTy
     if job.history:
         parts += [Text(), _history(job)]
     if sizes:
-        parts += [Text(), _artifacts(sizes)]
+        parts += [Text(), _artifacts(job.key, sizes)]
     return Group(*parts)
 
 
@@ -185,10 +192,10 @@ def _history(job: Job) -> Table:
     return table
 
 
-def _artifacts(sizes: Mapping[str, int | None]) -> Table:
+def _artifacts(job_key: str, sizes: Mapping[str, int | None]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
     table.add_column("artifact", overflow="fold")
     table.add_column("size", justify="right", no_wrap=True)
     for key, found in sizes.items():
-        table.add_row(Text(key), "gone" if found is None else size(found))
+        table.add_row(Text(key.removeprefix(f"{job_key}/")), "gone" if found is None else size(found))
     return table

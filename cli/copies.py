@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -98,7 +98,7 @@ class Copier:
         )
 
     def _copy_in_parts(self, source: Place, found: Found, destination: Place) -> None:
-        to = {"Bucket": destination.bucket, "Key": destination.key}
+        to: Any = {"Bucket": destination.bucket, "Key": destination.key}
         upload = self.s3.create_multipart_upload(**to)["UploadId"]
         try:
             parts: list[CompletedPartTypeDef] = []

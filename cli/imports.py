@@ -67,9 +67,8 @@ def import_(
         typer.echo(json.dumps(record | {"troubles": troubles}, indent=2))
     else:
         would = " would be" if dry_run else ""
-        typer.echo(
-            f"{len(jobs)} jobs: {counts[Copied.DONE]} artifacts{would} copied, {counts[Copied.STOOD]} were there already"
-        )
+        copied = f"{counts[Copied.DONE]} artifacts{would} copied, {counts[Copied.STOOD]} were there already"
+        typer.echo(f"{len(jobs)} jobs: {copied}")
     for trouble in troubles[:TROUBLES_TOLD]:
         typer.echo(trouble, err=True)
     if troubles:

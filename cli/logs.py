@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -128,7 +128,7 @@ def _new(target: Target, names: Names, groups: Mapping[str, str], since: float, 
 
 
 def _found(target: Target, who: str, group: str, term: str, since: float) -> Iterator[Line]:
-    """The lines of a group that hold a term. One term a search: which terms of several are meant, services differ in."""
+    """The lines of a group that hold a term; one term a search, for not every service knows alternatives."""
     pages = target.logs.get_paginator("filter_log_events").paginate(
         logGroupName=group,
         filterPattern=f'"{term}"',

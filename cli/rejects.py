@@ -15,20 +15,18 @@ from enum import StrEnum
 from typing import Annotated, Any, Final
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from cli import queues
-from cli.board import span
+from cli.board import console, span
 from cli.target import AsJson, CloudName, Failed, StackName, Target, reached
 from fleetcap import limits
 
 LOOK_HOLD_S: Final = 30
 """How long a listed message is hidden at most, were the command killed before it shows them again."""
 REDRIVE_HOLD_S: Final = 120
-EXCERPT_CHARS: Final = 60
+EXCERPT_CHARS: Final = 160
 _RECEIVED: Final = f"received {limits.INTAKE_MAX_RECEIVES} times and never settled; intake's log tells why"
 
 
@@ -88,7 +86,7 @@ def rejected(
     if as_json:
         typer.echo(json.dumps({"messages": [each.record() for each in found], "about": counts}, indent=2))
         return
-    Console().print(_listing(found, time.time()) if found else "No message was rejected, and none is dead.")
+    console().print(_listing(found, time.time()) if found else "No message was rejected, and none is dead.")
     if sum(counts.values()) > len(found):
         about = ", ".join(f"{queue} about {count}" for queue, count in counts.items())
         typer.echo(f"A sample: the queues hold more ({about}); see --limit.", err=True)
@@ -116,20 +114,15 @@ def _holding(target: Target, queue: Queue) -> Iterator[dict[str, queues.Held]]:
         queues.let_go(target.sqs, queue.url(target), list(held.values()))
 
 
-def _listing(found: Sequence[Letter], now: float) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
-    for name in ("queue", "message id"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("age", justify="right", no_wrap=True)
-    table.add_column("reason", overflow="fold", ratio=3)
-    table.add_column("body", overflow="fold", ratio=2)
+def _listing(found: Sequence[Letter], now: float) -> RenderableType:
+    """A block a message: where it lies, why, and how its body begins."""
+    blocks = []
     for each in found:
+        text = Text(f"{each.queue.value}  ", "red").append(each.message_id, "bold")
+        text.append(f"  {span(now - each.since)} ago\n", "dim").append(f"  {each.reason}\n")
         excerpt = each.body[:EXCERPT_CHARS] + ("…" if len(each.body) > EXCERPT_CHARS else "")
-        note = " (truncated)" if each.truncated else ""
-        table.add_row(
-            each.queue.value, each.message_id, span(now - each.since), Text(each.reason), Text(excerpt + note)
-        )
-    return table
+        blocks.append(text.append(f"  {excerpt}{' (truncated)' if each.truncated else ''}", "dim"))
+    return Group(*blocks)
 
 
 # --- redrive
@@ -225,7 +218,9 @@ def _send(target: Target, url: str, letters: Sequence[Letter], done: Redriven) -
         yield from gone
 
 
-_TRUNCATED: Final = f"its body was cut off at {limits.REJECTED_BODY_MAX_BYTES:,} bytes when it was rejected; send it anew from its source"
+_TRUNCATED: Final = (
+    f"its body was cut off at {limits.REJECTED_BODY_MAX_BYTES:,} bytes when it was rejected; send it anew yourself"
+)
 
 
 def _say(done: Redriven) -> None:

@@ -57,7 +57,13 @@ def submit(
     stack: StackName = None,
 ) -> None:
     """Submit jobs and print their workflow keys. Nothing is sent if any of them would be refused."""
-    given = {"processor": processor, "pool": pool, "priority": priority, "workflow_key": key, "md5": md5}
+    given: dict[str, Any] = {
+        "processor": processor,
+        "pool": pool,
+        "priority": priority,
+        "workflow_key": key,
+        "md5": md5,
+    }
     fields = {field: value for field, value in given.items() if value is not None}
     fields |= {"params": dict(map(parameter, param or ()))} if param else {}
     fields |= {"force": True} if force else {}
@@ -77,7 +83,7 @@ def submit(
         raise Failed(
             f"{sum(bool(each.trouble) for each in sent)} of {len(wanted)} messages were not sent; send them anew"
         )
-    if wait and not all(job.status is JobStatus.COMPLETED for job in ended.jobs) or (wait and ended.refused):
+    if wait and (ended.refused or any(job.status is not JobStatus.COMPLETED for job in ended.jobs)):
         raise typer.Exit(1)
 
 

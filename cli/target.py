@@ -153,7 +153,15 @@ def reached(name: str | None, stack: str | None) -> Iterator[Target]:
     try:
         yield target
     except (BotoCoreError, ClientError) as error:
-        raise Failed(f"{target.told}: {error}") from error
+        raise Failed(f"{target.told}: {said(error)}") from error
+
+
+def said(error: BotoCoreError | ClientError) -> str:
+    """What went wrong with a call, in AWS's words where it has any."""
+    if isinstance(error, ClientError):
+        told = error.response["Error"]
+        return f"{told.get('Message') or told.get('Code', 'no reason given')} ({error.operation_name})"
+    return str(error).rstrip(".")
 
 
 def find(name: str | None, stack: str | None) -> Target:
@@ -188,7 +196,10 @@ def deployed(stack: str) -> Target:
     """The deployment of this name, as the SDK's usual settings reach it. Raises Failed where there is none."""
     try:
         session = boto3.Session()
-        make = lambda service: session.client(service, config=_config(service))  # type: ignore[call-overload]  # noqa: E731
+
+        def make(service: str) -> Any:  # noqa: ANN401 - boto3 makes its clients at run time
+            return session.client(service, config=_config(service))  # type: ignore[call-overload]
+
         told = f"the deployment {stack} in {os.environ.get('AWS_ENDPOINT_URL') or session.region_name}"
         formation = make("cloudformation")
         outputs: dict[str, str] = {}
@@ -196,7 +207,7 @@ def deployed(stack: str) -> Target:
             answer = formation.describe_stacks(StackName=Config(name=stack).stack(part))
             outputs |= {each["OutputKey"]: each["OutputValue"] for each in answer["Stacks"][0].get("Outputs", [])}
     except (BotoCoreError, ClientError) as error:
-        raise Failed(f"the deployment {stack} cannot be reached: {error}") from error
+        raise Failed(f"the deployment {stack} cannot be reached: {said(error)}") from error
     return Target(told, outputs, make)
 
 
