@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,6 +40,10 @@ class Found:
     etag: str
 
 
+class Stopped(Exception):
+    """Somebody wants no more copies."""
+
+
 class Copied(StrEnum):
     """What became of a copy."""
 
@@ -65,9 +70,12 @@ class Copier:
     s3: S3Client
     copy_max_bytes: int = COPY_MAX_BYTES
     part_bytes: int = PART_BYTES
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Once set, no copy and no part of one begins."""
 
     def copy(self, source: Place, destination: Place) -> Copied:
-        """Copy one object unless something stands at its destination. Raises ClientError."""
+        """Copy one object unless something stands at its destination. Raises ClientError, and Stopped."""
+        self._go_on()
         if look(self.s3, destination):
             return Copied.STOOD
         found = look(self.s3, source)
@@ -84,6 +92,10 @@ class Copier:
             else:
                 return Copied.DONE
         raise AssertionError("the last try returns or raises")
+
+    def _go_on(self) -> None:
+        if self.stop.is_set():
+            raise Stopped
 
     def _copy(self, source: Place, found: Found, destination: Place) -> None:
         if found.size_bytes > self.copy_max_bytes:
@@ -104,6 +116,7 @@ class Copier:
             parts: list[CompletedPartTypeDef] = []
             step = max(self.part_bytes, -(-found.size_bytes // PARTS_MAX))
             for number, start in enumerate(range(0, found.size_bytes, step), start=1):
+                self._go_on()
                 answer = self.s3.upload_part_copy(
                     **to,
                     UploadId=upload,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from cli.copies import Copied, Copier, Place, look
+from cli.copies import Copied, Copier, Place, Stopped, look
 from cli.target import AsJson, CloudName, Failed, StackName, Target, reached
 from fleetcap.catalog import PROCESSORS, artifact_key
 from fleetcap.messages import Message, sentence
@@ -60,7 +59,9 @@ def import_(
 ) -> None:
     """Copy existing results into the cache, so that messages for their keys are answered without a run."""
     with reached(name, stack) as target:
-        jobs = plan(manifest.read_text(), target.output("CacheBucketName"), target.cache_prefix)
+        jobs = plan(
+            manifest.read_bytes().decode(errors="replace"), target.output("CacheBucketName"), target.cache_prefix
+        )
         counts, troubles = carried_out(target, jobs, dry_run)
     record = {"jobs": len(jobs), "dry_run": dry_run, **{each.value.replace(" ", "_"): counts[each] for each in Copied}}
     if as_json:
@@ -85,7 +86,7 @@ def plan(text: str, bucket: str, prefix: str) -> list[list[Copy]]:
     """
     jobs: list[list[Copy]] = []
     taken: dict[str, int] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -153,31 +154,30 @@ def carried_out(
     counts: Counter[Copied] = Counter()
     troubles: list[str] = []
     copier = copier or Copier(target.s3)
-    ending = threading.Event()
     with _counting(sum(map(len, jobs))) as count, ThreadPoolExecutor(AT_ONCE) as threads:
         try:
-            done = [threads.submit(_job, copier, job, dry_run, ending) for job in jobs]
+            done = [threads.submit(_job, copier, job, dry_run) for job in jobs]
             for each in as_completed(done):
                 for copied, trouble in each.result():
                     counts[copied] += 1
                     troubles += [trouble] if trouble else []
                     count()
         except BaseException:
-            ending.set()
+            copier.stop.set()
             threads.shutdown(cancel_futures=True)
             raise
     return counts, troubles
 
 
-def _job(copier: Copier, copies: Sequence[Copy], dry_run: bool, ending: threading.Event) -> list[tuple[Copied, str]]:
+def _job(copier: Copier, copies: Sequence[Copy], dry_run: bool) -> list[tuple[Copied, str]]:
     """One job's artifacts, the last one last, as a worker commits them; none after one that failed."""
     done: list[tuple[Copied, str]] = []
     for copy in copies:
-        if ending.is_set():
-            break
         where = f"line {copy.line}: {copy.source}"
         try:
             copied = _would(copier, copy) if dry_run else copier.copy(copy.source, copy.destination)
+        except Stopped:
+            break
         except (ClientError, BotoCoreError) as error:
             copied, why = Copied.MISSING, f"{where}: {error}"
         else:

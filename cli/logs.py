@@ -135,10 +135,15 @@ def _found(target: Target, who: str, group: str, term: str, since: float) -> Ite
         startTime=int(since * 1_000),
         PaginationConfig={"MaxItems": LINES_MAX},
     )
+    count = 0
+    at = since
     for page in pages:
         for event in page["events"]:
+            count += 1
             at, text = event["timestamp"] / 1_000, event["message"]
             yield read(text, who, at, f"{event.get('logStreamName')} {at} {event.get('eventId') or text}")
+    if count >= LINES_MAX:
+        yield Line(at, who, f"cut off after {count:,} lines; the log group {group} holds the rest", {}, f"{group} cut")
 
 
 def read(text: str, who: str, at: float, name: str) -> Line:

@@ -23,9 +23,9 @@ from cli.board import console, span
 from cli.target import AsJson, CloudName, Failed, StackName, Target, reached
 from fleetcap import limits
 
-LOOK_HOLD_S: Final = 30
-"""How long a listed message is hidden at most, were the command killed before it shows them again."""
-REDRIVE_HOLD_S: Final = 120
+HOLD_S: Final = 30
+"""How long a message is hidden at most, were the command killed before it shows it again. A batch is sent and deleted
+in a fraction of that; where it takes longer, a message may be sent twice, as after a crash."""
 EXCERPT_CHARS: Final = 160
 _RECEIVED: Final = f"received {limits.INTAKE_MAX_RECEIVES} times and never settled; intake's log tells why"
 
@@ -96,7 +96,7 @@ def looked_at(target: Target, queue: Queue, most: int) -> list[Letter]:
     """Up to so many messages of a queue, shown again to everybody before this returns; oldest first."""
     with _holding(target, queue) as held:
         while len(held) < most:
-            more = queues.hold(target.sqs, queue.url(target), LOOK_HOLD_S, most - len(held))
+            more = queues.hold(target.sqs, queue.url(target), HOLD_S, most - len(held))
             if not more:
                 break
             held.update((each.receipt, each) for each in more)
@@ -188,7 +188,7 @@ def redriven(
     url = queue.url(target)
     with _holding(target, queue) as all_held:
         looked, most = 0, queues.waiting(target.sqs, url)
-        while looked < most and (held := queues.hold(target.sqs, url, REDRIVE_HOLD_S)):
+        while looked < most and (held := queues.hold(target.sqs, url, HOLD_S)):
             all_held.update((each.receipt, each) for each in held)
             ours = {new_id for _, new_id in done.sent}
             letters = [letter(queue, each) for each in held]

@@ -116,9 +116,9 @@ def parameter(text: str) -> tuple[str, object]:
 
 def ready_made(path: Path | None) -> list[Wanted]:
     """Messages as they stand in a file or on stdin, one JSON object a line. Raises Failed on a line that is none."""
-    text = path.read_text() if path else sys.stdin.read()
+    raw = path.read_bytes() if path else sys.stdin.buffer.read()
     wanted = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(raw.decode(errors="replace").split("\n"), start=1):
         if line.strip():
             try:
                 body = json.loads(line)

@@ -154,6 +154,10 @@ def reached(name: str | None, stack: str | None) -> Iterator[Target]:
         yield target
     except (BotoCoreError, ClientError) as error:
         raise Failed(f"{target.told}: {said(error)}") from error
+    except BrokenPipeError:  # whoever read our output has enough
+        raise
+    except OSError as error:
+        raise Failed(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}") from error
 
 
 def said(error: BotoCoreError | ClientError) -> str:
