@@ -73,7 +73,7 @@ def submit(
         accepted = checked(target, wanted)
         before = {job.key: job for job in target.table.jobs([each.key for each in accepted])} if wait else {}
         sent = list(_sent(target, wanted))
-        _tell(target, wanted, accepted, sent, as_json and not wait)
+        _tell(target, wanted, accepted, sent, as_json, wait)
         if wait:
             ids = {accepted[each.index].key: each.message_id for each in sent if not each.trouble}
             mine = [each for each in accepted if each.key in ids]
@@ -245,17 +245,21 @@ def _sent(target: Target, wanted: Sequence[Wanted]) -> Iterator[queues.Sent]:
 
 
 def _tell(
-    target: Target, wanted: Sequence[Wanted], accepted: Sequence[Submission], sent: Sequence[queues.Sent], as_json: bool
+    target: Target,
+    wanted: Sequence[Wanted],
+    accepted: Sequence[Submission],
+    sent: Sequence[queues.Sent],
+    as_json: bool,
+    wait: bool,
 ) -> None:
-    """The keys on stdout, one a line or as JSON; to whom they were sent on stderr."""
-    if as_json:
+    """The keys on stdout, one a line or as the one document; to whom they were sent, on stderr."""
+    taken = sorted((each for each in sent if not each.trouble), key=lambda each: each.index)
+    if as_json and not wait:
         typer.echo(json.dumps({"submitted": _records(wanted, accepted, sent)}, indent=2))
-        return
-    taken = [each for each in sent if not each.trouble]
-    typer.echo(f"{len(taken)} message{'s' * (len(taken) != 1)} sent to {target.told}", err=True)
     if not as_json:
-        for each in sorted(taken, key=lambda each: each.index):
-            typer.echo(accepted[each.index].key, err=False)
+        typer.echo(f"{len(taken)} message{'s' * (len(taken) != 1)} sent to {target.told}", err=True)
+        for each in taken:
+            typer.echo(accepted[each.index].key)
 
 
 def _records(

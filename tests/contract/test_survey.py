@@ -31,9 +31,8 @@ def survey(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         with mock_aws():
             yield filled(client_of(None))
         return
-    with running_emulator(tmp_path_factory.mktemp("emulator")) as endpoint:
-        with closing(client_of(endpoint)) as client:
-            yield filled(client)
+    with running_emulator(tmp_path_factory.mktemp("emulator")) as endpoint, closing(client_of(endpoint)) as client:
+        yield filled(client)
 
 
 def client_of(endpoint: str | None) -> DynamoDBClient:

@@ -93,6 +93,12 @@ def anyone(request: pytest.FixtureRequest, folder: Path, stage: Stage, tmp_path:
 
 
 @pytest.fixture
+def by_stack(folder: Path, stage: Stage) -> Person:
+    """By the deployment's name although an embedded cloud of the default name is up."""
+    return Person(folder, stage, ["--stack", "fleetcap"], stage.client.cloud.environment())
+
+
+@pytest.fixture
 def bam(tmp_path: Path, stage: Stage) -> Path:
     """A small file that nobody has submitted."""
     stage.made += 1
@@ -151,24 +157,24 @@ def test_an_artifact_that_has_expired_is_told_and_one_of_a_forgotten_job_is_foun
     assert me.told("job", key)["run"] == 1  # asking never starts work
 
 
-def test_a_broken_file_fails_with_the_reason_everywhere_and_may_be_tried_again(anyone: Person, bam: Path) -> None:
+def test_a_broken_file_fails_with_the_reason_everywhere_and_may_be_tried_again(me: Person, bam: Path) -> None:
     bam.write_bytes(bam.read_bytes()[:2_000])
-    done = anyone.fleetcap("submit", bam, "--wait")
+    done = me.fleetcap("submit", bam, "--wait")
     assert done.returncode == 1
     key = done.stdout.strip()
     assert f"{key}: FAILED: input: " in done.stderr
 
-    assert "input: " in anyone.fleetcap("job", key).stdout
-    listed = anyone.told("jobs", "--status", "FAILED", "--pool", "default")
+    assert "input: " in me.fleetcap("job", key).stdout
+    listed = me.told("jobs", "--status", "FAILED", "--pool", "default")
     assert key in {job["workflow_key"] for job in listed["jobs"]}
     assert {job["status"] for job in listed["jobs"]} == {"FAILED"}
-    refused = anyone.fleetcap("get", key)
+    refused = me.fleetcap("get", key)
     assert (refused.returncode, f"{key} is FAILED: input: " in refused.stderr) == (1, True)
 
-    [told] = anyone.told("retry", key)["jobs"]
+    [told] = me.told("retry", key)["jobs"]
     assert told["outcome"] == "sent"
-    anyone.stage.until(lambda: (job := anyone.stage.job(key)) and job.run == 2 and job.ended, "the second run")
-    superseded = anyone.fleetcap("job", key, "--run", "1")
+    me.stage.until(lambda: (job := me.stage.job(key)) and job.run == 2 and job.ended, "the second run")
+    superseded = me.fleetcap("job", key, "--run", "1")
     assert (superseded.returncode, "was superseded by run 2" in superseded.stderr) == (1, True)
 
 
@@ -271,20 +277,20 @@ def rejected_before(stage: Stage, message: object, message_id: str, truncated: b
 
 
 @pytest.mark.usefixtures("clean")
-def test_rejected_and_dead_messages_are_listed_and_stay_where_they_are(anyone: Person, stage: Stage) -> None:
+def test_rejected_and_dead_messages_are_listed_and_stay_where_they_are(me: Person, stage: Stage) -> None:
     stage.client.send(["no json", {"source": "s3://b-1/x.bam", "pool": "nope"}])
     stage.until(lambda: waiting(stage, "RejectedQueueUrl") == 2, "both are rejected")
     dead = stage.client.outputs["IntakeDeadLetterQueueUrl"]
     stage.client.sqs.send_message(QueueUrl=dead, MessageBody="never settled")
     for _ in range(2):
-        told = anyone.told("rejected")
+        told = me.told("rejected")
         assert sorted((each["queue"], each["body"][:8]) for each in told["messages"]) == [
             ("dead", "never se"), ("rejected", "no json"), ("rejected", '{"source'),
         ]  # fmt: skip
         assert (waiting(stage, "RejectedQueueUrl"), waiting(stage, "IntakeDeadLetterQueueUrl")) == (2, 1)
-    text = anyone.fleetcap("rejected").stdout
+    text = me.fleetcap("rejected").stdout
     assert "pool: there is no pool 'nope'; the pools are default" in text
-    sample = anyone.fleetcap("rejected", "--limit", 1)
+    sample = me.fleetcap("rejected", "--limit", 1)
     assert "A sample: the queues hold more (rejected about 2, dead about 1)" in sample.stderr
 
 
@@ -317,18 +323,18 @@ def test_a_redrive_sends_what_can_run_once_and_leaves_the_rest_with_its_reason(a
 
 @pytest.mark.usefixtures("clean")
 def test_a_redrive_killed_between_send_and_delete_loses_nothing_and_runs_nothing_twice(
-    anyone: Person, stage: Stage
+    by_stack: Person, stage: Stage
 ) -> None:
-    key = f"killed/{'stack' if anyone.reach else 'cloud'}"
+    key = "killed/1"
     [source] = stage.sources(1)
     rejected_before(stage, {"source": source, "workflow_key": key}, "m")
     stage.client.fault("kill-after", actor="fleetcap-cli", operation="sqs:SendMessageBatch", times=1)
     condemned = {MARK: str((stage.folder.parent / "state").resolve())}
-    assert anyone.fleetcap("redrive", "--all", **condemned).returncode == -9
+    assert by_stack.fleetcap("redrive", "--all", **condemned).returncode == -9
     stage.until_ended([key])
 
     stage.until(lambda: waiting(stage, "RejectedQueueUrl") == 1, "it shows again", within_s=rejects.HOLD_S + 15)
-    assert len(anyone.told("redrive", "--all")["redriven"]) == 1
+    assert len(by_stack.told("redrive", "--all")["redriven"]) == 1
     assert waiting(stage, "RejectedQueueUrl") == 0
     time.sleep(2)  # for intake to take what must change nothing
     job = stage.job(key)
@@ -396,7 +402,7 @@ def test_imported_results_answer_messages_without_a_run_or_a_launch(
 # --- what is refused
 
 
-def test_what_intake_would_reject_is_refused_at_once_and_nothing_is_sent(anyone: Person, bam: Path) -> None:
+def test_what_intake_would_reject_is_refused_at_once_and_nothing_is_sent(by_stack: Person, bam: Path) -> None:
     good = json.dumps({"source": "s3://b-1/x.bam", "workflow_key": "refused/good"})
     for words, stdin, why in (
         (["-"], f'{good}\n{{"source": "s3://b-1/x.bam", "pool": "nope"}}', "line 2: pool: there is no pool 'nope'"),
@@ -407,15 +413,15 @@ def test_what_intake_would_reject_is_refused_at_once_and_nothing_is_sent(anyone:
         ([bam, "--md5", "0" * 32], "", "its MD5 is"),
         (["no such file.bam"], "", "is neither a file nor"),
     ):
-        done = anyone.fleetcap("submit", *words, stdin=stdin)
+        done = by_stack.fleetcap("submit", *words, stdin=stdin)
         assert (done.returncode, done.stdout) == (1, "")
         assert why in done.stderr
         assert done.stderr.strip().endswith("nothing was sent")
         assert len(done.stderr.splitlines()) == 1
     for usage in ([], [bam, "s3://b-1/x.bam", "--key", "a"], ["-", "--pool", "one"], [bam, "--param", "x"]):
-        assert anyone.fleetcap("submit", *usage).returncode == 2
+        assert by_stack.fleetcap("submit", *usage).returncode == 2
     time.sleep(1)
-    assert anyone.stage.job("refused/good") is None
+    assert by_stack.stage.job("refused/good") is None
 
 
 def test_a_target_that_is_not_there_is_named_in_one_sentence(me: Person, tmp_path: Path) -> None:
