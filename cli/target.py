@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 APP_ID: Final = "fleetcap-cli"
 DEFAULT_CLOUD: Final = "default"
 DEFAULT_STACK: Final = "fleetcap"
+_CAPITAL: Final = re.compile(r"(?<=.)(?=[A-Z])")
 PARTS: Final = ("State", "Worker", "Control")
 """The stacks whose outputs a command may need."""
 
@@ -138,9 +140,10 @@ class Target:
         """The log group of every decider and of the workers, by who writes there."""
         groups = {"worker": self.output("WorkerLogGroupName")}
         for name, function in self.outputs.items():
-            if decider := name.removesuffix("FunctionName") if name.endswith("FunctionName") else "":
+            decider, found, _ = name.partition("FunctionName")
+            if found:
                 known = self.client("lambda").get_function_configuration(FunctionName=function)
-                groups[decider.lower()] = known["LoggingConfig"]["LogGroup"]
+                groups[_CAPITAL.sub("_", decider).lower()] = known["LoggingConfig"]["LogGroup"]
         return groups
 
 

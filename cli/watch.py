@@ -47,9 +47,10 @@ def answers(job: Job | None, before: Job | None, force: bool, cached: bool) -> b
 def until_ended(
     target: Target, wanted: Sequence[Submission], before: Mapping[str, Job], message_ids: Mapping[str, str]
 ) -> Ended:
-    """Look on until every message is answered. `message_ids` are theirs, by key."""
+    """Look on until every message is answered; of those for one key, all at once. `message_ids` are theirs, by key."""
     ended = Ended()
-    pending = {each.key: each for each in wanted}
+    pending = {each.key: each for each in sorted(wanted, key=lambda each: each.force)}  # a forced one asks for more
+    total = len(pending)
     asked_at = time.monotonic()
     with _saying() as say:
         while True:
@@ -58,7 +59,7 @@ def until_ended(
                 if answers(job, before.get(key), pending[key].force, _cached(target, pending[key], job)):
                     ended.jobs.append(job)
                     del pending[key]
-            say(list(found.values()), ended, len(wanted))
+            say(list(found.values()), ended, total)
             if not pending:
                 return ended
             if time.monotonic() - asked_at > ASK_REJECTED_EVERY_S:

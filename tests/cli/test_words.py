@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
 from cli import board, imports, jobs, logs, queues, rejects, submit, watch
-from cli.artifacts import byte_range, destination, not_completed
-from cli.target import Failed
+from cli.artifacts import byte_range, destination, fetch, not_completed
+from cli.target import Failed, Target
 from fleetcap import limits
 from fleetcap.messages import Message
 from fleetcap.model import FailureClass, Job, JobStatus
@@ -318,3 +319,34 @@ def test_a_manifest_that_is_wrong_anywhere_is_refused_as_a_whole(change: dict[st
         imports.plan(f"{json.dumps(GOOD)}\n{json.dumps(wrong)}", "cache", "")
     assert str(refused.value).startswith(why)
     assert str(refused.value).endswith("; nothing was copied")
+
+
+class Interrupted:
+    """A download during which somebody presses Ctrl-C."""
+
+    def iter_chunks(self, _size: int) -> Iterator[bytes]:
+        yield b"first bytes"
+        raise KeyboardInterrupt
+
+    def close(self) -> None:
+        pass
+
+
+class Answering:
+    """An S3 with one object, whose body is this."""
+
+    def __init__(self, body: object, length: int) -> None:
+        self.get_object = lambda **_: {"Body": body, "ContentLength": length}
+
+
+def test_a_download_that_is_interrupted_leaves_no_file_and_spares_the_one_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "sorted.bam"
+    path.parent.mkdir()
+    path.write_bytes(b"of before")
+    settings = {"Environment": {"Variables": {}}}
+    clients: dict[str, Any] = {"s3": Answering(Interrupted(), 100)}
+    target = Target("here", {"CacheBucketName": "cache", "IntakeFunctionName": "intake"}, clients.__getitem__)
+    clients["lambda"] = type("Lambda", (), {"get_function_configuration": staticmethod(lambda **_: settings)})
+    with pytest.raises(KeyboardInterrupt):
+        fetch(target, "a/bam@1/sorted.bam", path)
+    assert [(each.name, each.read_bytes()) for each in path.parent.iterdir()] == [("sorted.bam", b"of before")]

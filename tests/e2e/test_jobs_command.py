@@ -395,7 +395,7 @@ def test_imported_results_answer_messages_without_a_run_or_a_launch(
     [answer] = stage.until_ended([key])
     assert (answer.status, answer.attempt, answer.claimed_at) == (JobStatus.COMPLETED, 0, 0.0)
     assert stage.launches == launches
-    fetched = anyone.told("get", key, "--kind", "sorted.bam", "--out", tmp_path)["artifacts"]
+    fetched = anyone.told("get", key, "--out", tmp_path)["artifacts"]
     assert verify(key, bam, Path(fetched[0]["path"])).reads == 400
 
 

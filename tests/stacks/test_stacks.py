@@ -25,6 +25,7 @@ OUTPUTS = {
     "InputBucketName",
     "ClusterArn",
     "WorkerTaskDefinitionArns",
+    "WorkerLogGroupName",
     "EventsQueueUrl",
     "EventsDeadLetterQueueUrl",
     "IntakeFunctionName",
