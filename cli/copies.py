@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fleetcap.adapters.cache import ALREADY_THERE, CONFLICT_TRIES, MISSING, PARTS_MAX, WRITE_IN_PROGRESS
+from fleetcap.adapters.cache import CONFLICT_TRIES, MISSING, NOT_AS_SEEN, PARTS_MAX, WRITE_IN_PROGRESS
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -85,7 +85,7 @@ class Copier:
             try:
                 self._copy(source, found, destination)
             except ClientError as error:
-                if _code(error) in ALREADY_THERE and look(self.s3, destination):
+                if _code(error) in NOT_AS_SEEN and look(self.s3, destination):
                     return Copied.STOOD
                 if last_try or _code(error) not in WRITE_IN_PROGRESS:
                     raise

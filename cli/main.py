@@ -24,7 +24,7 @@ from cli.imports import import_
 from cli.logs import logs
 from cli.submit import submit
 from cli.target import Failed
-from fleetcap import limits, messages
+from fleetcap import lifecycle, limits, messages
 from local import cloud as local_cloud
 from local.deploy import Synth, deploy
 
@@ -64,9 +64,11 @@ def prepare() -> None:
 
 
 @app.command()
-def schema() -> None:
-    """Print the JSON schema of the message that a producer sends."""
-    typer.echo(json.dumps(messages.json_schema(), indent=2))
+def schema(
+    event: Annotated[bool, typer.Option("--event", help="That of the event which tells of a job's status.")] = False,
+) -> None:
+    """Print the JSON schema of the message that a producer sends, or of the event's detail."""
+    typer.echo(json.dumps(lifecycle.json_schema() if event else messages.json_schema(), indent=2))
 
 
 @local_app.command()

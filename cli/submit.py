@@ -18,14 +18,13 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from cli import board, queues, watch
 from cli.target import AsJson, CloudName, Failed, StackName, Target, reached
+from fleetcap import keys
 from fleetcap.adapters.cache import MISSING
 from fleetcap.catalog import PROCESSORS
 from fleetcap.messages import Rejected, submission
 from fleetcap.model import JobStatus, Submission
 
 READ_BYTES: Final = 1 << 20
-FOLDER: Final = "submitted"
-"""Where the input bucket keeps what this command uploads, each file under the digest of its content."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +188,9 @@ def _content(source: str) -> Content:
         while piece := file.read(READ_BYTES):
             sha256.update(piece)
             md5.update(piece)
-    return Content(path, f"{FOLDER}/{sha256.hexdigest()}{suffix(path.name)}", md5.hexdigest(), stamp[0], stamp)
+    return Content(
+        path, f"{keys.SUBMITTED_PREFIX}{sha256.hexdigest()}{suffix(path.name)}", md5.hexdigest(), stamp[0], stamp
+    )
 
 
 def suffix(name: str) -> str:

@@ -20,7 +20,7 @@ from botocore.config import Config as ClientConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.clouds import checked_name, state
-from fleetcap import keys
+from fleetcap import catalog, keys
 from fleetcap.adapters.cache import S3Cache
 from fleetcap.adapters.survey import Survey
 from fleetcap.model import Pool
@@ -154,6 +154,7 @@ def reached(name: str | None, stack: str | None) -> Iterator[Target]:
         raise typer.BadParameter("an embedded cloud or a deployment, not both", param_hint="--name, --stack")
     target = find(name, stack)
     try:
+        catalog.declare(target.settings.get(keys.ENV_PROCESSORS, ""))  # its own processors are known from here on
         yield target
     except (BotoCoreError, ClientError) as error:
         raise Failed(f"{target.told}: {said(error)}") from error

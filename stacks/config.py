@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from types import MappingProxyType
 from typing import Any, Final, get_type_hints
 
-from fleetcap import limits
+from fleetcap import catalog, keys, limits
 
 Knob = int | float | str | bool | tuple[str, ...]
 
@@ -23,6 +23,9 @@ DEFAULT_POOL: Final = "default"
 POOLS_MAX: Final = 4
 SOURCE_HOSTS_MAX_CHARS: Final = 500
 """Lambda's environment holds 4 KB in all; a pool's RunTask parameters take up to 750 characters of it."""
+
+PROCESSORS_MAX_CHARS: Final = 750
+"""The same room: what this many pools less than the most leave of it may be taken by declarations of processors."""
 
 GIB_MIB: Final = 1_024
 FARGATE_MEMORY_MIB: Final[Mapping[int, Sequence[int]]] = MappingProxyType(
@@ -65,6 +68,13 @@ LOG_RETENTION_DAYS: Final = MappingProxyType(
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 HOST: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+ADDRESS: Final = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
+"""A host that ends in a number is an IP address, in whichever of its many spellings; no name does."""
+OWNER: Final = re.compile(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])=([0-9]{12})")
+KMS_KEY: Final = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
+SUFFIX: Final = re.compile(r"(\.[a-z0-9_-]{1,32}){1,4}")
+KIND: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PARAM: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 PREFIX: Final = re.compile(r"([A-Za-z0-9_-][A-Za-z0-9._-]*/)*")
 
 
@@ -74,16 +84,22 @@ class ConfigError(ValueError):
 
 @dataclass(frozen=True)
 class PoolConfig:
-    """One class of workers: its cap, the size of a worker, and how a worker behaves."""
+    """One class of workers: its cap, the size of a worker, how long jobs wait, and how a worker behaves.
+
+    0 switches `active_jobs_max`, `dispatch_deadline_s` and `waiting_limit_s` off.
+    """
 
     name: str = DEFAULT_POOL
     cap: int = 16
     cpu_units: int = 1_024
     memory_mib: int = 2_048
-    disk_gib: int = 21
+    disk_gib: int = limits.DISK_GIB
     architecture: str = "X86_64"
     assign_public_ip: bool = True
     jobs_per_worker: int = 1
+    active_jobs_max: int = 0
+    dispatch_deadline_s: int = limits.DISPATCH_DEADLINE_S
+    waiting_limit_s: int = 0
     idle_exit_s: int = limits.IDLE_EXIT_S
     lifetime_s: int = limits.LIFETIME_S
     stop_timeout_s: int = limits.STOP_TIMEOUT_S
@@ -93,6 +109,7 @@ class PoolConfig:
     fence_check_s: float = limits.FENCE_CHECK_S
     sort_memory_mb: int = limits.SORT_MEMORY_MB
     sort_threads: int = limits.SORT_THREADS
+    keep_failed_dirs: int = 0
 
 
 @dataclass(frozen=True)
@@ -109,9 +126,17 @@ class Config:
     intake_batch_window_s: int = 0
     log_retention_days: int = 30
     source_hosts: tuple[str, ...] = ()
+    private_source_hosts: tuple[str, ...] = ()
     extra_source_buckets: tuple[str, ...] = ()
+    source_bucket_owners: tuple[str, ...] = ()
+    requester_pays_buckets: tuple[str, ...] = ()
+    source_kms_keys: tuple[str, ...] = ()
     cache_prefix: str = ""
     cache_expiry_days: int = limits.CACHE_EXPIRY_DAYS
+    event_statuses: tuple[str, ...] = keys.ENDED_STATUSES
+    s3_trigger: bool = False
+    cache_kms_key: str = ""
+    processors: tuple[catalog.Processor, ...] = ()
 
     @classmethod
     def from_context(cls, context: Mapping[str, object]) -> Config:
@@ -125,10 +150,17 @@ class Config:
         cap = context.get(CONTEXT_CAP)
         if cap is not None:
             pools = _with_cap(pools, _cap(cap))
-        config = cls(pools=pools, **_knobs(cls, given, CONTEXT_KEY))
+        processors = _processors(given.pop("processors", ()))
+        config = cls(pools=pools, processors=processors, **_knobs(cls, given, CONTEXT_KEY))
         for refusal in _refusals(config):
             raise ConfigError(refusal)
         return config
+
+    @property
+    def declared_processors(self) -> str:
+        """The deployment's own processors as `catalog.declare` reads them; empty where it has none."""
+        declared = [asdict(processor) for processor in self.processors]
+        return json.dumps(declared, separators=(",", ":")) if declared else ""
 
     def stack(self, part: str) -> str:
         """The name of one of the deployment's stacks, such as `Fleetcap-State`."""
@@ -159,6 +191,20 @@ def _pools(given: object) -> tuple[PoolConfig, ...]:
         raise ConfigError(f"pools must be a list with one object per pool, not {given!r}: write [{{'name': …}}].")
     objects = (_object(pool, f"pools[{number}]") for number, pool in enumerate(given))
     return tuple(PoolConfig(**_knobs(PoolConfig, pool, f"pools[{number}]")) for number, pool in enumerate(objects))
+
+
+def _processors(given: object) -> tuple[catalog.Processor, ...]:
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise ConfigError(f"processors must be a list with one object each, not {given!r}: write [{{'name': …}}].")
+    return tuple(_processor(processor, f"processors[{number}]") for number, processor in enumerate(given))
+
+
+def _processor(given: object, where: str) -> catalog.Processor:
+    knobs = _knobs(catalog.Processor, _object(given, where), where)
+    for needed in ("name", "version", "kinds"):
+        if needed not in knobs:
+            raise ConfigError(f"{where} has no {needed}, by which its artifacts are found: add it.")
+    return catalog.Processor(**{"suffixes": (), **knobs})
 
 
 def _cap(given: object) -> int:
@@ -242,6 +288,8 @@ def _refusals(config: Config) -> Iterator[str]:
         yield from _worker_timing_refusals(pool)
     yield from _decider_refusals(config)
     yield from _data_refusals(config)
+    yield from _event_refusals(config)
+    yield from _processor_refusals(config)
 
 
 def _pool_list_refusals(names: Sequence[str]) -> Iterator[str]:
@@ -289,6 +337,11 @@ def _worker_size_refusals(pool: PoolConfig) -> Iterator[str]:
     for setting in ("jobs_per_worker", "sort_memory_mb", "sort_threads"):
         if getattr(pool, setting) < 1:
             yield f"{setting} of {where} is {getattr(pool, setting)}, and with none of it no job runs: set 1 or more."
+    if not 0 <= pool.keep_failed_dirs <= limits.KEEP_FAILED_DIRS_MAX:
+        yield (
+            f"keep_failed_dirs of {where} is {pool.keep_failed_dirs}, but what is kept takes room from the jobs that "
+            f"follow: set 0 to {limits.KEEP_FAILED_DIRS_MAX}."
+        )
     sorting_mb = pool.sort_memory_mb * pool.sort_threads * pool.jobs_per_worker
     if sorting_mb >= pool.memory_mib:
         yield (
@@ -302,6 +355,9 @@ def _worker_timing_refusals(pool: PoolConfig) -> Iterator[str]:
     for setting in ("idle_exit_s", "lifetime_s", "heartbeat_s", "beat_s", "look_s", "fence_check_s"):
         if getattr(pool, setting) <= 0:
             yield f"{setting} of {where} is {getattr(pool, setting)}, but waiting takes time: set more than 0."
+    for setting in ("active_jobs_max", "dispatch_deadline_s", "waiting_limit_s"):
+        if getattr(pool, setting) < 0:
+            yield f"{setting} of {where} is {getattr(pool, setting)}, which bounds nothing: set 0 for no bound."
     if not limits.CHILD_TERM_S < pool.stop_timeout_s <= limits.FARGATE_STOP_TIMEOUT_MAX_S:
         yield (
             f"stop_timeout_s of {where} is {pool.stop_timeout_s}, but Fargate waits "
@@ -344,25 +400,122 @@ def _decider_refusals(config: Config) -> Iterator[str]:
 
 
 def _data_refusals(config: Config) -> Iterator[str]:
-    for host in config.source_hosts:
-        if not HOST.fullmatch(host):
-            yield f"source_hosts names {host!r}, which is no host name: leave out scheme, port, path, * and capitals."
+    yield from _source_host_refusals(config.source_hosts, config.private_source_hosts)
     hosts_chars = len(",".join(config.source_hosts))
     if hosts_chars > SOURCE_HOSTS_MAX_CHARS:
         yield (
             f"source_hosts takes {hosts_chars} characters, but Lambda's environment of 4 KB leaves it "
             f"{SOURCE_HOSTS_MAX_CHARS}: name fewer hosts."
         )
-    for bucket in config.extra_source_buckets:
-        if not BUCKET.fullmatch(bucket):
-            yield f"extra_source_buckets names {bucket!r}, which is no bucket name: leave out s3://, keys and *."
+    yield from _source_bucket_refusals(config)
     if not PREFIX.fullmatch(config.cache_prefix):
         yield (
             f"cache_prefix is {config.cache_prefix!r}, but it stands in front of every key: "
             f"write 'folder/', slash included, or leave it empty."
         )
+    if config.cache_kms_key and not KMS_KEY.fullmatch(config.cache_kms_key):
+        yield (
+            f"cache_kms_key is {config.cache_kms_key!r}, but rights are given on keys themselves: "
+            f"write the key's ARN, not an alias or an id, or leave it empty."
+        )
     if config.cache_expiry_days < 1:
         yield f"cache_expiry_days is {config.cache_expiry_days}, but S3 counts in whole days: set 1 or more."
+
+
+def _event_refusals(config: Config) -> Iterator[str]:
+    if not config.event_statuses:
+        yield f"event_statuses is empty, but a stream is read for something: choose from {_list(keys.JOB_STATUSES)}."
+    for status in config.event_statuses:
+        if status not in keys.JOB_STATUSES:
+            yield f"event_statuses names {status!r}, which no job ever has: choose from {_list(keys.JOB_STATUSES)}."
+    if config.s3_trigger and not any(pool.name == DEFAULT_POOL for pool in config.pools):
+        yield (
+            f"s3_trigger is true, but there is no pool {DEFAULT_POOL!r}, where jobs of uploaded objects run: "
+            f"name a pool so, or leave s3_trigger false."
+        )
+
+
+def _source_host_refusals(hosts: Sequence[str], private: Sequence[str]) -> Iterator[str]:
+    for host in hosts:
+        if not HOST.fullmatch(host):
+            yield f"source_hosts names {host!r}, which is no host name: leave out scheme, port, path, * and capitals."
+        if ADDRESS.fullmatch(host) and host not in private:
+            yield (
+                f"source_hosts names {host!r}, which is an address and no name: "
+                f"use the host's name, or name it in private_source_hosts as well."
+            )
+    for host in private:
+        if host not in hosts:
+            yield (
+                f"private_source_hosts names {host!r}, which source_hosts does not: "
+                f"it only says which of those may stand at a private address, so name the host in both."
+            )
+
+
+def _source_bucket_refusals(config: Config) -> Iterator[str]:
+    """What is said about buckets one by one must be about buckets that are read."""
+    buckets = config.extra_source_buckets
+    for bucket in buckets:
+        if not BUCKET.fullmatch(bucket):
+            yield f"extra_source_buckets names {bucket!r}, which is no bucket name: leave out s3://, keys and *."
+    owned = [entry.partition("=")[0] for entry in config.source_bucket_owners]
+    for entry in config.source_bucket_owners:
+        if not OWNER.fullmatch(entry):
+            yield f"source_bucket_owners holds {entry!r}, which names no bucket and account: write bucket=123456789012."
+    for setting, named in (("source_bucket_owners", owned), ("requester_pays_buckets", config.requester_pays_buckets)):
+        for bucket in named:
+            if bucket not in buckets:
+                yield (
+                    f"{setting} names the bucket {bucket!r}, which no worker may read: "
+                    f"name it in extra_source_buckets as well."
+                )
+            if named.count(bucket) > 1:
+                yield f"{setting} names the bucket {bucket!r} twice: say it once."
+    for key in config.source_kms_keys:
+        if not KMS_KEY.fullmatch(key):
+            yield (
+                f"source_kms_keys holds {key!r}, but rights are given on keys themselves: "
+                f"write the key's ARN, not an alias or an id."
+            )
+
+
+def _processor_refusals(config: Config) -> Iterator[str]:
+    taken = {suffix: own.name for own in (*config.processors, *catalog.BUILT_IN) for suffix in own.suffixes}
+    names = [processor.name for processor in config.processors]
+    for processor in config.processors:
+        where = f"processor {processor.name!r}"
+        if processor.name in {built_in.name for built_in in catalog.BUILT_IN}:
+            yield f"{where} is one of the image's own, which cannot be replaced: choose another name."
+        if not NAME.fullmatch(processor.name):
+            yield f"{where} is part of every artifact's key: use a-z, 0-9 and -, a letter first, 32 at most."
+        if names.count(processor.name) > 1:
+            yield f"{where} is declared twice, but messages name it alone: give each its own name."
+        if processor.version < 1:
+            yield f"version of {where} is {processor.version}, but versions count from 1: set 1 or more."
+        if not processor.kinds or len(set(processor.kinds)) < len(processor.kinds):
+            yield f"kinds of {where} is {_list(processor.kinds)!r}, but a result has artifacts: name each of them once."
+        yield from _processor_word_refusals(processor, taken)
+    room = PROCESSORS_MAX_CHARS * (POOLS_MAX - len(config.pools))
+    if len(config.declared_processors) > room:
+        yield (
+            f"processors takes {len(config.declared_processors)} characters, but beside {len(config.pools)} pools "
+            f"Lambda's environment of 4 KB leaves them {room}: use a second deployment under another name."
+        )
+
+
+def _processor_word_refusals(processor: catalog.Processor, taken: Mapping[str, str]) -> Iterator[str]:
+    where = f"processor {processor.name!r}"
+    for setting, pattern, how in (
+        ("suffixes", SUFFIX, "a dot and small letters, digits, _ and -, as '.txt'"),
+        ("kinds", KIND, "letters, digits and ._-, a letter or digit first"),
+        ("params", PARAM, "letters, digits, _ and -, a letter first"),
+    ):
+        for word in getattr(processor, setting):
+            if not pattern.fullmatch(word):
+                yield f"{setting} of {where} names {word!r}, which nothing could match: use {how}."
+    for suffix in processor.suffixes:
+        if taken[suffix] != processor.name:
+            yield f"suffix {suffix!r} of {where} is taken by {taken[suffix]!r}: leave it out, or choose a longer one."
 
 
 def _list(values: Iterator[object] | Mapping[Any, object] | Sequence[object]) -> str:

@@ -1,4 +1,4 @@
-"""The deciders and what wakes them: intake, task_state and tick."""
+"""The deciders and what wakes them: intake, task_state, tick and publish."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from aws_cdk import aws_events as events
 from aws_cdk import aws_events_targets as targets
 from aws_cdk import aws_iam as iam
 from aws_cdk import aws_lambda as lambda_
+from aws_cdk import aws_lambda_event_sources as sources
 from aws_cdk import aws_logs as logs
 from aws_cdk import aws_scheduler as scheduler
 from aws_cdk import aws_sqs as sqs
@@ -17,10 +18,24 @@ from constructs import Construct
 from fleetcap import keys, limits
 from stacks.config import LOG_RETENTION_DAYS, Config, PoolConfig
 from stacks.state import State, queue
-from stacks.worker import CONTAINER, ENV_APP_ID, REPOSITORY, TASKS_SERVICE, Worker, allow, may_log, service_role
+from stacks.worker import (
+    CONTAINER,
+    ENV_APP_ID,
+    REPOSITORY,
+    TASKS_SERVICE,
+    Worker,
+    allow,
+    declared_processors,
+    may_log,
+    service_role,
+    via_s3,
+)
 
 POWERTOOLS_LAYER: Final = "/aws/service/powertools/python/arm64/python3.13/latest"
 EVENT_BATCH_SIZE: Final = 10
+POOL_POLICY: Final = ("jobs_per_worker", "active_jobs_max", "dispatch_deadline_s", "waiting_limit_s")
+"""What deciders know of a pool under the names of its settings."""
+STREAM_ACTIONS: Final = ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")
 
 
 class Control(Stack):
@@ -35,9 +50,11 @@ class Control(Stack):
         self.intake = self._intake()
         self.task_state = self._task_state()
         self.tick = self._tick()
+        self.unpublished = queue(self, "Unpublished", RemovalPolicy.DESTROY)
+        self.publish = self._publish()
         self._outputs()
 
-    # --- the three deciders
+    # --- the deciders
 
     def _intake(self) -> lambda_.Function:
         config, state = self._config, self._state
@@ -54,6 +71,7 @@ class Control(Stack):
             # HEAD of results; ListBucket makes a missing one a 404 instead of a 403.
             allow(["s3:GetObject"], state.cache.arn_for_objects(f"{config.cache_prefix}*")),
             allow(["s3:ListBucket"], state.cache.bucket_arn),
+            *via_s3(["kms:Decrypt"], [config.cache_kms_key], state.cache.bucket_arn),
         )
         self._feed(intake, state.intake, config.intake_batch_size, config.intake_batch_window_s)
         return intake
@@ -85,10 +103,51 @@ class Control(Stack):
         )
         return tick
 
+    def _publish(self) -> lambda_.Function:
+        """The table's stream → publish → bus. What cannot be published in the end is kept, and blocks nobody."""
+        config, state = self._config, self._state
+        stream_arn = str(state.table.table_stream_arn)
+        publish = self._function(
+            "publish",
+            {
+                keys.ENV_EVENT_BUS: state.bus.event_bus_name,
+                keys.ENV_UNPUBLISHED_QUEUE_URL: self.unpublished.queue_url,
+                keys.ENV_CACHE_BUCKET: state.cache.bucket_name,
+                keys.ENV_CACHE_PREFIX: config.cache_prefix,
+            },
+            allow(["events:PutEvents"], state.bus.event_bus_arn),
+            allow([f"dynamodb:{action}" for action in STREAM_ACTIONS], stream_arn),
+            allow(["sqs:SendMessage"], self.unpublished.queue_arn),
+        )
+        lambda_.EventSourceMapping(
+            publish,
+            "Source",
+            target=publish,
+            event_source_arn=stream_arn,
+            # From the stream's beginning: a table may be older than this mapping, and a duplicate does no harm.
+            starting_position=lambda_.StartingPosition.TRIM_HORIZON,
+            batch_size=limits.PUBLISH_RECORDS,
+            filters=[lambda_.FilterCriteria.filter(keys.stream_filter(config.event_statuses))],
+            report_batch_item_failures=True,
+            bisect_batch_on_error=True,
+            retry_attempts=limits.PUBLISH_RETRIES,
+            max_record_age=Duration.seconds(limits.PUBLISH_MAX_AGE_S),
+            on_failure=sources.SqsDlq(self.unpublished),
+        )
+        return publish
+
     # --- what they are made of
 
     def _decider(self, name: str, environment: dict[str, str], *grants: iam.PolicyStatement) -> lambda_.Function:
-        """One function of the shared asset, with the rights every decider needs and `grants` on top."""
+        """A function that may change the table and launch workers, with `grants` on top."""
+        shared = {
+            keys.ENV_TABLE: self._state.table.table_name,
+            keys.ENV_POOLS: self.to_json_string([self._pool(pool) for pool in self._config.pools]),
+        } | declared_processors(self._config)
+        return self._function(name, shared | environment, *self._lease_and_launch(), *grants)
+
+    def _function(self, name: str, environment: dict[str, str], *rights: iam.PolicyStatement) -> lambda_.Function:
+        """One function of the shared asset, which may log and do what `rights` say."""
         config, part = self._config, name.title().replace("_", "")
         log_group = logs.LogGroup(
             self,
@@ -96,8 +155,7 @@ class Control(Stack):
             retention=logs.RetentionDays[LOG_RETENTION_DAYS[config.log_retention_days]],
             removal_policy=RemovalPolicy.DESTROY,
         )
-        rights = (*self._lease_and_launch(), may_log(log_group), *grants)
-        role = service_role(self, f"{part}Role", "lambda.amazonaws.com", *rights)
+        role = service_role(self, f"{part}Role", "lambda.amazonaws.com", *rights, may_log(log_group))
         return lambda_.Function(
             self,
             part,
@@ -111,7 +169,12 @@ class Control(Stack):
             timeout=Duration.seconds(config.decider_timeout_s),
             role=role.without_policy_updates(),
             log_group=log_group,
-            environment=self._shared_environment(name) | environment,
+            environment={
+                "POWERTOOLS_SERVICE_NAME": f"{config.name}-{name}",
+                "POWERTOOLS_LOG_LEVEL": "INFO",
+                ENV_APP_ID: f"{config.name}-{name}",
+            }
+            | environment,
         )
 
     def _lease_and_launch(self) -> list[iam.PolicyStatement]:
@@ -144,22 +207,13 @@ class Control(Stack):
             service="ecs", resource="task", resource_name=f"{name}/*", arn_format=ArnFormat.SLASH_RESOURCE_NAME
         )
 
-    def _shared_environment(self, name: str) -> dict[str, str]:
-        return {
-            keys.ENV_TABLE: self._state.table.table_name,
-            keys.ENV_POOLS: self.to_json_string([self._pool(pool) for pool in self._config.pools]),
-            "POWERTOOLS_SERVICE_NAME": f"{self._config.name}-{name}",
-            "POWERTOOLS_LOG_LEVEL": "INFO",
-            ENV_APP_ID: f"{self._config.name}-{name}",
-        }
-
     def _pool(self, pool: PoolConfig) -> dict[str, object]:
         """What a decider knows of a pool. `launch` is RunTask's parameters, and the container that overrides name."""
         worker = self._worker
         return {
             "name": pool.name,
             "cap": pool.cap,
-            "jobs_per_worker": pool.jobs_per_worker,
+            **{setting: getattr(pool, setting) for setting in POOL_POLICY},
             "launch": {
                 "cluster": worker.cluster.cluster_arn,
                 "taskDefinition": worker.families[pool.name],
@@ -229,6 +283,8 @@ class Control(Stack):
             "IntakeFunctionName": self.intake.function_name,
             "TaskStateFunctionName": self.task_state.function_name,
             "TickFunctionName": self.tick.function_name,
+            "PublishFunctionName": self.publish.function_name,
+            "UnpublishedQueueUrl": self.unpublished.queue_url,
         }.items():
             CfnOutput(self, name, value=value)
 

@@ -1,9 +1,14 @@
-"""What outlives every deploy: the control table, the queues that producers see, the two buckets."""
+"""What outlives every deploy: the control table, the queues that producers see, the two buckets, the event bus."""
 
 from __future__ import annotations
 
+from typing import cast
+
 from aws_cdk import CfnOutput, Duration, RemovalPolicy, Stack
 from aws_cdk import aws_dynamodb as dynamodb
+from aws_cdk import aws_events as events
+from aws_cdk import aws_events_targets as targets
+from aws_cdk import aws_kms as kms
 from aws_cdk import aws_s3 as s3
 from aws_cdk import aws_sqs as sqs
 from constructs import Construct
@@ -29,8 +34,11 @@ class State(Stack):
             self, "Intake", self._removal, dead_letters=(self.intake_dead_letters, limits.INTAKE_MAX_RECEIVES)
         )
         self.rejected = queue(self, "Rejected", self._removal)
-        self.cache = self._bucket("Cache", expiry_days=config.cache_expiry_days)
+        self.cache = self._bucket("Cache", expiry_days=config.cache_expiry_days, kms_key=config.cache_kms_key)
         self.input = self._bucket("Input")
+        self._take_uploads(config.s3_trigger)
+        # Named, for rules are written by hand; without data, and never deleted under somebody's rules.
+        self.bus = events.EventBus(self, "Bus", event_bus_name=config.name, description="Fleetcap: what became of jobs")
         self._outputs()
 
     def _control_table(self, config: Config) -> dynamodb.Table:
@@ -58,13 +66,20 @@ class State(Stack):
         )
         return table
 
-    def _bucket(self, name: str, expiry_days: int | None = None) -> s3.Bucket:
-        """A private bucket; only the cache forgets by itself, what producers put in stays theirs."""
+    def _bucket(self, name: str, expiry_days: int | None = None, kms_key: str = "") -> s3.Bucket:
+        """A private bucket; only the cache forgets by itself, what producers put in stays theirs.
+
+        With a key of the customer's the bucket asks KMS once for many objects, which also binds the rights on the key
+        to the bucket (`via_s3`).
+        """
+        key = kms.Key.from_key_arn(self, f"{name}Key", kms_key) if kms_key else None
         return s3.Bucket(
             self,
             name,
             block_public_access=s3.BlockPublicAccess.BLOCK_ALL,
-            encryption=s3.BucketEncryption.S3_MANAGED,
+            encryption=s3.BucketEncryption.KMS if key else s3.BucketEncryption.S3_MANAGED,
+            encryption_key=key,
+            bucket_key_enabled=True if key else None,
             enforce_ssl=True,
             removal_policy=self._removal,
             lifecycle_rules=[
@@ -75,6 +90,32 @@ class State(Stack):
             ],
         )
 
+    def _take_uploads(self, enabled: bool) -> None:
+        """An object in the input bucket → rule → intake queue. Switched off, S3 tells the rule and nobody else.
+
+        The event arrives as S3 wrote it: a rule's transformer would put a key with quotes into JSON as it is.
+        """
+        bucket = cast(s3.CfnBucket, self.input.node.default_child)  # the L2 switch for it is a custom resource
+        bucket.notification_configuration = s3.CfnBucket.NotificationConfigurationProperty(
+            event_bridge_configuration=s3.CfnBucket.EventBridgeConfigurationProperty(event_bridge_enabled=True)
+        )
+        events.Rule(
+            self,
+            "Uploads",
+            description="Objects created in Fleetcap's input bucket become jobs",
+            enabled=enabled,
+            event_pattern=events.EventPattern(
+                source=["aws.s3"],
+                detail_type=["Object Created"],
+                detail={
+                    "bucket": {"name": [self.input.bucket_name]},
+                    # Whoever uploads these sends their messages as well, which say more than an event could.
+                    "object": {"key": [{"anything-but": {"prefix": keys.SUBMITTED_PREFIX}}]},
+                },
+            ),
+            targets=[targets.SqsQueue(self.intake, dead_letter_queue=self.intake_dead_letters)],
+        )
+
     def _outputs(self) -> None:
         for name, value in {
             "TableName": self.table.table_name,
@@ -83,6 +124,7 @@ class State(Stack):
             "RejectedQueueUrl": self.rejected.queue_url,
             "CacheBucketName": self.cache.bucket_name,
             "InputBucketName": self.input.bucket_name,
+            "EventBusName": self.bus.event_bus_name,
         }.items():
             CfnOutput(self, name, value=value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, cast
 
@@ -35,6 +36,8 @@ ENV_WORKER_KNOBS: Final = (
     "fence_check_s",
     "sort_memory_mb",
     "sort_threads",
+    "disk_gib",
+    "keep_failed_dirs",
 )
 PLATFORMS: Final = {
     "X86_64": (ecs.CpuArchitecture.X86_64, ecr_assets.Platform.LINUX_AMD64),
@@ -130,10 +133,13 @@ class Worker(Stack):
             TASKS_SERVICE,
             allow(["dynamodb:GetItem", "dynamodb:UpdateItem"], state.table.table_arn),
             allow(["dynamodb:Query"], f"{state.table.table_arn}/index/{keys.OPEN_INDEX}"),
-            # The abort follows a large upload that lost the race for its key; S3 would keep the parts otherwise.
-            allow(["s3:AbortMultipartUpload", "s3:GetObject", "s3:PutObject"], results),
+            # The abort follows a large upload that lost the race for its key; S3 would keep the parts otherwise. The
+            # delete takes away what was derived from a primary artifact that a forced run is about to replace.
+            allow(["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"], results),
             allow(["s3:GetObject"], *(f"{bucket}/*" for bucket in sources)),
             allow(["s3:ListBucket"], state.cache.bucket_arn, *sources),
+            *via_s3(["kms:Decrypt", "kms:GenerateDataKey"], [config.cache_kms_key], state.cache.bucket_arn),
+            *via_s3(["kms:Decrypt"], config.source_kms_keys),
         )
 
     def _execution_role(self) -> iam.Role:
@@ -185,8 +191,23 @@ def _environment(pool: PoolConfig, config: Config, state: State) -> dict[str, st
         keys.ENV_CACHE_BUCKET: state.cache.bucket_name,
         keys.ENV_CACHE_PREFIX: config.cache_prefix,
         keys.ENV_SOURCE_HOSTS: ",".join(config.source_hosts),
+        keys.ENV_SOURCE_RULES: json.dumps(_source_rules(config), separators=(",", ":")),
         keys.ENV_WORKER: json.dumps(knobs, separators=(",", ":")),
         ENV_APP_ID: f"{config.name}-worker",
+    } | declared_processors(config)
+
+
+def declared_processors(config: Config) -> dict[str, str]:
+    """Deciders and workers learn alike which processors the deployment has beside the image's own."""
+    return {keys.ENV_PROCESSORS: config.declared_processors} if config.processors else {}
+
+
+def _source_rules(config: Config) -> dict[str, object]:
+    """What `fleetcap.sources.SourceRules` is made of."""
+    return {
+        "private_hosts": config.private_source_hosts,
+        "owners": dict(entry.split("=") for entry in config.source_bucket_owners),
+        "requester_pays": config.requester_pays_buckets,
     }
 
 
@@ -221,6 +242,23 @@ def may_log(group: logs.LogGroup) -> iam.PolicyStatement:
         arn_format=ArnFormat.COLON_RESOURCE_NAME,
     )
     return allow(["logs:CreateLogStream", "logs:PutLogEvents"], group.log_group_arn, bare)
+
+
+def via_s3(actions: list[str], keys_: Iterable[str], bucket_arn: str = "") -> list[iam.PolicyStatement]:
+    """The use of KMS keys by S3 alone, one statement per key; none for an empty name.
+
+    An object of a bucket that has a bucket key is encrypted under the bucket's ARN, so `bucket_arn` narrows further.
+    """
+    context = {"kms:EncryptionContext:aws:s3:arn": bucket_arn} if bucket_arn else {}
+    return [
+        allow(actions, key, when={"StringEquals": {"kms:ViaService": _s3_of(key), **context}}) for key in keys_ if key
+    ]
+
+
+def _s3_of(key: str) -> str:
+    """S3 as KMS names it, in the region of a key."""
+    _, partition, _, region, *_ = key.split(":")
+    return f"s3.{region}.amazonaws.com" + (".cn" if partition == "aws-cn" else "")
 
 
 def allow(actions: list[str], *resources: str, when: dict[str, dict[str, str]] | None = None) -> iam.PolicyStatement:

@@ -91,9 +91,10 @@ class FakeChild:
     assignment: Assignment
     said: ChildReport = field(default_factory=ChildReport)
     killed: bool = False
+    last_words: ChildReport = field(default_factory=ChildReport)
 
     def report(self) -> ChildReport:
-        return self.said
+        return self.last_words if self.killed else self.said
 
     def kill(self) -> None:
         self.killed = True

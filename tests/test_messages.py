@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fleetcap import limits
-from fleetcap.catalog import PROCESSORS
+from fleetcap import keys, limits
+from fleetcap.catalog import BUILT_IN, PROCESSORS, Processor, artifact_keys
 from fleetcap.messages import Message, Rejected, json_schema, submission
 from fleetcap.model import Request, Submission
 
@@ -21,12 +24,12 @@ HOSTS = frozenset({"data.example.org"})
 BAM: dict[str, Any] = {"source": "s3://bucket/reads/a.bam"}
 FULL: dict[str, Any] = {
     "source": "https://data.example.org/reads/a",
-    "processor": "bam",
+    "processor": "command",
     "workflow_key": "portal/42/0123456789abcdef0123456789abcdef/v1",
     "pool": "arm-large",
     "priority": 9,
     "md5": "0123456789abcdef0123456789abcdef",
-    "params": {"threads": 2, "ratio": 0.5, "label": "x", "keep": True},
+    "params": {"program": "cat", "arguments": "{source}"},
     "max_attempts": 1,
     "timeout_s": 60,
     "force": True,
@@ -60,7 +63,7 @@ def test_every_field_of_a_message_arrives() -> None:
     assert taken.key == FULL["workflow_key"]
     assert (taken.pool, taken.priority) == ("arm-large", 9)
     assert (taken.force, taken.correlation_id) == (True, "order-7/line.1")
-    assert taken.request == Request(FULL["source"], "bam", FULL["md5"], FULL["params"], 1, 60)
+    assert taken.request == Request(FULL["source"], "command", FULL["md5"], FULL["params"], 1, 60)
 
 
 ACCEPTED: dict[str, dict[str, Any]] = {
@@ -73,7 +76,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "a key of eight segments": {**BAM, "workflow_key": "/".join("abcdefgh")},
     "the lowest priority": {**BAM, "priority": limits.PRIORITY_MIN},
     "the highest priority": {**BAM, "priority": limits.PRIORITY_MAX},
-    "all the params there may be": {**BAM, "params": {f"p{n}": n for n in range(limits.PARAMS_MAX)}},
+    "a peak file of capitals": {"source": "s3://bucket/A.narrowPeak.gz"},
+    "a GFF3 file": {"source": "s3://bucket/a.gff3"},
     "the longest source": {"source": "s3://bucket/".ljust(limits.SOURCE_MAX_CHARS - 4, "a") + ".bam"},
     "the longest run": {**BAM, "timeout_s": limits.TIMEOUT_MAX_S, "max_attempts": limits.ATTEMPTS_LIMIT},
     "letters of the world": {"source": "s3://bucket/größe/日本.bam"},
@@ -86,10 +90,30 @@ def test_what_is_accepted_fits_the_published_schema(body: dict[str, Any]) -> Non
     jsonschema.Draft202012Validator(json_schema()).validate(body)
 
 
-@pytest.mark.parametrize("name", PROCESSORS)
-def test_the_processor_follows_from_the_file_name(name: str) -> None:
-    source = f"s3://bucket/file{PROCESSORS[name].suffixes[0]}"
-    assert accepted({"source": source}).request.processor == name
+@pytest.mark.parametrize(("name", "suffix"), [(p.name, suffix) for p in BUILT_IN for suffix in p.suffixes])
+def test_the_processor_follows_from_the_file_name(name: str, suffix: str) -> None:
+    assert accepted({"source": f"s3://bucket/file{suffix}"}).request.processor == name
+
+
+def test_a_declared_processor_is_taken_with_its_params_and_named_in_the_schema(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = Processor("own", 3, (".txt",), ("a", "b"), tuple(f"p{n}" for n in range(limits.PARAMS_MAX)))
+    assert "own" in reason({**BAM, "processor": "own"})
+    monkeypatch.setitem(PROCESSORS, "own", own)
+    body = {"source": "s3://bucket/x.txt", "params": dict.fromkeys(own.params, 0.5)}
+    assert accepted(body).request.processor == "own"
+    assert artifact_keys("k", "own") == ("k/own@3/a", "k/own@3/b")
+    assert reason({**body, "params": {"x": 1}}).startswith("params: own knows no param 'x'; it takes p0, p1")
+    jsonschema.Draft202012Validator(json_schema()).validate({**body, "processor": "own"})
+
+
+def test_a_function_knows_the_processors_that_its_environment_declares() -> None:
+    code = "from handlers import intake; from fleetcap.messages import submission\n"
+    code += "print(submission('{\"source\": \"s3://bucket/x.txt\"}', 0.0, {'default'}, ()).request.processor)"
+    declared = json.dumps([{"name": "own", "version": 1, "suffixes": [".txt"], "kinds": ["out"]}])
+    environment = {**os.environ, keys.ENV_PROCESSORS: declared, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment["AWS_DEFAULT_REGION"] = "eu-central-1"
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+    assert said.stdout == "own\n", said.stderr
 
 
 # --- refused: what a schema can see
@@ -104,8 +128,11 @@ REFUSED_BY_SHAPE: dict[str, tuple[object, str]] = {
     "a file source": ({"source": "file:///etc/passwd"}, "source: must read s3://bucket/key or https"),
     "a path as source": ({"source": "../a.bam"}, "source: must read s3://bucket/key or https"),
     "a long source": ({"source": "s3://bucket/".ljust(1_025, "a")}, "source: String should have at most 1024"),
-    "an unknown processor": ({**BAM, "processor": "vcf9"}, "processor: Input should be"),
-    "a processor of another case": ({**BAM, "processor": "BAM"}, "processor: Input should be"),
+    "an unknown processor": (
+        {**BAM, "processor": "vcf9"},
+        "processor: there is no processor 'vcf9'; there are bam",
+    ),
+    "a processor of another case": ({**BAM, "processor": "BAM"}, "processor: there is no processor 'BAM'"),
     "an empty key": ({**BAM, "workflow_key": ""}, "workflow_key: must be 1 to 8 segments"),
     "a key that climbs": ({**BAM, "workflow_key": "portal/../other"}, "workflow_key: must be 1 to 8 segments"),
     "a key that starts above": ({**BAM, "workflow_key": "../other"}, "workflow_key: must be 1 to 8 segments"),
@@ -177,6 +204,15 @@ REFUSED_BY_MEANING: dict[str, tuple[object, str]] = {
     "a host not listed": ({"source": "https://evil.example/a.bam"}, "source: the host evil.example is not on"),
     "a host that ends alike": ({"source": "https://x.data.example.org/a.bam"}, "source: the host x.data.example.org"),
     "the metadata address": ({"source": "https://169.254.169.254/a.bam"}, "source: the host 169.254.169.254 is not"),
+    "a param that the processor does not know": (
+        {**BAM, "params": {"level": 1}},
+        "params: bam knows no param 'level'; it takes none",
+    ),
+    "a command without its program": ({**BAM, "processor": "command"}, "params: command needs the param 'program'"),
+    "a command beyond its program": (
+        {**BAM, "processor": "command", "params": {"program": "cat", "arguments": "{source}", "shell": True}},
+        "params: command knows no param 'shell'; it takes program, arguments",
+    ),
     "an unknown pool": ({**BAM, "pool": "gpu"}, "pool: there is no pool 'gpu'; the pools are arm-large, default"),
 }
 
@@ -251,13 +287,17 @@ DIFFERENT: list[dict[str, Any]] = [
     {"md5": "0" * 32},
     {"md5": "1" * 32},
     {"processor": "sam"},
-    {"params": {"x": 1}},
-    {"params": {"x": "1"}},
-    {"params": {"x": True}},
-    {"params": {"x": 1, "y": 2}},
+    *({"processor": "any", "params": params} for params in ({}, {"x": 1}, {"x": "1"}, {"x": True}, {"x": 1, "y": 2})),
 ]
 
 
+@pytest.fixture
+def any_params(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor that takes any of a few params."""
+    monkeypatch.setitem(PROCESSORS, "any", Processor("any", 1, (), ("out",), ("x", "y", "a", "b")))
+
+
+@pytest.mark.usefixtures("any_params")
 def test_what_changes_the_result_changes_the_key() -> None:
     assert len({key_of(**changes) for changes in DIFFERENT}) == len(DIFFERENT)
 
@@ -267,13 +307,91 @@ def test_what_does_not_change_the_result_does_not_change_the_key(changes: dict[s
     assert key_of(**changes) == key_of()
 
 
+@pytest.mark.usefixtures("any_params")
 def test_the_key_does_not_depend_on_the_order_of_params_nor_on_naming_the_processor() -> None:
-    assert key_of(params={"a": 1, "b": 2}) == key_of(params={"b": 2, "a": 1})
+    assert key_of(processor="any", params={"a": 1, "b": 2}) == key_of(processor="any", params={"b": 2, "a": 1})
     assert accepted(BAM).key == key_of()
 
 
 def test_a_derived_key_may_be_given_as_a_key() -> None:
     assert accepted({**BAM, "workflow_key": key_of()}).key == key_of()
+
+
+# --- S3's own word
+
+
+def object_created(key: str, etag: str = "0" * 32, bucket: str = "input-bucket", **changes: Any) -> dict[str, Any]:
+    """What EventBridge delivers for a new object."""
+    detail = {
+        "version": "0",
+        "bucket": {"name": bucket},
+        "object": {"key": key, "size": 5, "etag": etag, "sequencer": "00617F08299329D189"},
+        "request-id": "N4N7GDK58NMKJ12R",
+        "requester": "123456789012",
+        "source-ip-address": "1.2.3.4",
+        "reason": "PutObject",
+    }
+    envelope = {"version": "0", "id": "17793124-05d4", "detail-type": "Object Created", "source": "aws.s3"}
+    about = {"account": "123456789012", "time": "2026-11-12T00:00:00Z", "region": "us-east-1"}
+    return {**envelope, **about, "resources": [f"arn:aws:s3:::{bucket}"], "detail": detail, **changes}
+
+
+NAMES = [
+    "reads/a.bam",
+    "a b.bam",
+    'say "a".bam',
+    "a+b%20c%.bam",
+    "größe/日本🧬.bam",
+    "back\\slash&<tag>'.bam",
+    "?a=b#c.bam",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_new_object_asks_for_the_job_of_its_source_whatever_it_is_called(name: str) -> None:
+    taken = accepted(object_created(name))
+    asked = accepted({"source": f"s3://input-bucket/{name}"})
+    assert (taken.request, taken.pool, taken.priority) == (asked.request, asked.pool, asked.priority)
+    assert accepted({**BAM, "workflow_key": taken.key}).key == taken.key
+
+
+def test_an_object_with_other_contents_is_another_key_and_the_same_event_twice_is_not() -> None:
+    first, again, changed = (
+        accepted(object_created("a.bam", etag)).key for etag in ("1" * 32, "1" * 32, "2" * 32 + "-7")
+    )
+    assert first == again != changed
+    assert accepted({"source": "s3://input-bucket/a.bam"}).key not in {first, changed}
+
+
+def test_the_etag_is_an_identity_and_no_checksum() -> None:
+    assert accepted(object_created("a.bam", "0" * 32)).request.md5 == ""
+
+
+REFUSED_OBJECTS: dict[str, tuple[object, str]] = {
+    "a name that no processor takes": (object_created("notes.txt"), "processor: none takes a file named like this"),
+    "a folder": (object_created("reads/"), "processor: none takes a file named like this"),
+    "a control character": (object_created("a\x07.bam"), "source: an S3 source reads s3://bucket/key"),
+    "a long key": (object_created("a" * 1_020 + ".bam"), "source: String should have at most 1024"),
+    "another event of S3": (
+        object_created("a.bam", **{"detail-type": "Object Deleted"}),
+        "source: must read s3://bucket/key or https",
+    ),
+    "an event of somebody else": (
+        object_created("a.bam", source="my.app"),
+        "source: must read s3://bucket/key or https",
+    ),
+    "an event without an object": (object_created("a.bam", detail={}), "source: must read s3://bucket/key or https"),
+}
+
+
+@pytest.mark.parametrize(("body", "expected"), REFUSED_OBJECTS.values(), ids=REFUSED_OBJECTS)
+def test_an_object_that_cannot_be_a_job_is_refused_like_any_message(body: object, expected: str) -> None:
+    assert reason(body).startswith(expected)
+
+
+def test_an_object_is_refused_where_its_pool_does_not_exist() -> None:
+    with pytest.raises(Rejected, match="pool: there is no pool 'default'"):
+        submission(json.dumps(object_created("a.bam")), 0.0, {"other"}, HOSTS)
 
 
 # --- whatever arrives

@@ -15,6 +15,7 @@ import urllib3
 from fleetcap import keys, limits, wiring
 from fleetcap.adapters.system import LineLog, SystemClock
 from fleetcap.model import Lease
+from fleetcap.sources import SourceRules
 from worker_image.children import ProcessChildren
 from worker_image.health import serve
 from worker_image.worker import Settings, Worker
@@ -27,9 +28,9 @@ def main() -> int:
     log = LineLog(lease=str(lease))
     clock = SystemClock()
     draining = _on_signals()
-    worker = Worker(
-        lease, _task_arn(), settings, wiring.control_table(), _children(settings), clock, log, lambda: bool(draining)
-    )
+    children = _children(settings)
+    children.settle()
+    worker = Worker(lease, _task_arn(), settings, wiring.control_table(), children, clock, log, lambda: bool(draining))
     wanted = int(wiring.setting(keys.ENV_HEALTH_PORT, str(limits.HEALTH_PORT)))
     port = serve(lambda: worker.serving and clock.now() - worker.alive_at < limits.SILENT_S, wanted)
     log("serving", health_port=port)
@@ -64,8 +65,12 @@ def _children(settings: Settings) -> ProcessChildren:
         cache_bucket=wiring.setting(keys.ENV_CACHE_BUCKET),
         cache_prefix=wiring.setting(keys.ENV_CACHE_PREFIX, ""),
         source_hosts=sorted(wiring.source_hosts()),
+        source_rules=SourceRules(**json.loads(wiring.setting(keys.ENV_SOURCE_RULES, "{}"))),
         sort_memory_mb=settings.sort_memory_mb,
         sort_threads=settings.sort_threads,
+        pool=settings.pool,
+        disk_gib=settings.disk_gib,
+        keep_failed_dirs=settings.keep_failed_dirs,
         base_dir=Path(gettempdir()) / "fleetcap",
     )
 

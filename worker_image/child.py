@@ -1,4 +1,4 @@
-"""One job in its own process: read the assignment from stdin, download, process, commit, and say so line by line.
+"""One job in its own process: read the assignment from stdin, download, make and commit each artifact, and say so.
 
 stdout carries JSON lines and nothing else: `progress` and `artifact` events, then exactly one `done` or `failed`.
 """
@@ -6,32 +6,35 @@ stdout carries JSON lines and nothing else: `progress` and `artifact` events, th
 from __future__ import annotations
 
 import ctypes
-import errno
 import json
 import os
+import re
 import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
 
 import boto3
 from botocore.config import Config
 
-from fleetcap import catalog, limits
+from fleetcap import catalog, keys, limits
 from fleetcap.adapters.cache import S3Cache
 from fleetcap.model import Artifact
-from worker_image.download import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Downloader
-from worker_image.errors import TransientError, scrubbed
-from worker_image.processors import REGISTRY
-from worker_image.processors.base import InputError, Processor, Stage
+from fleetcap.sources import file_name
+from worker_image.download import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Downloader, downloader_for
+from worker_image.errors import TransientError, scrubbed, shortage
+from worker_image.processors import SOURCE, InputError, Processor, found
 
 PR_SET_PDEATHSIG: Final = 1
 PROGRESS_EVERY_S: Final = 0.5
-DOWNLOADED, PROCESSED = 0.3, 0.85
-"""How much of the job lies behind after each part; uploads are the rest."""
+DOWNLOADED, MADE = 0.3, 0.8
+"""How much of the job lies behind after the download, and of an artifact when it only needs to be uploaded."""
+FROM_SOURCE_WEIGHT: Final = 4
+NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9._-]")
+NAME_MAX_CHARS: Final = 100
 
 
 class Speaker:
@@ -39,19 +42,23 @@ class Speaker:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._stage = ""
+        self._stage = self._message = ""
         self._fraction = 0.0
         self._said_at = 0.0
 
     def progress(self, stage: str, fraction: float, message: str = "") -> None:
-        """Say how far the job is: each new stage, and in between at most twice a second. The fraction never falls."""
+        """Say how far the job is: each new stage, and in between at most twice a second. The fraction never falls.
+
+        A stage keeps its message until it has another one.
+        """
         self._fraction = min(max(self._fraction, fraction), 1.0)
+        if message or stage != self._stage:
+            self._message = scrubbed(message, limits.PROGRESS_MAX_CHARS)
         now = time.monotonic()
         if stage == self._stage and now - self._said_at < PROGRESS_EVERY_S:
             return
         self._stage, self._said_at = stage, now
-        message = scrubbed(message, limits.PROGRESS_MAX_CHARS)
-        self.say("progress", stage=stage, fraction=round(self._fraction, 4), message=message)
+        self.say("progress", stage=stage, fraction=round(self._fraction, 4), message=self._message)
 
     def artifact(self, artifact: Artifact) -> None:
         """Say that an artifact stands in the cache."""
@@ -88,17 +95,67 @@ class Run(NamedTuple):
         entry = catalog.PROCESSORS[self.processor.name]
         return catalog.artifact_key(self.assignment["workflow_key"], entry, kind)
 
-    def commit(self, kind: str) -> Artifact:
-        """Upload one artifact, unless an equal one was faster, and say so."""
-        artifact = self.cache.commit(str(self.processor.path(kind, self.work)), self.key(kind), kind)
+    def fetch(self, origin: str) -> Path:
+        """The source, or an artifact as the cache keeps it. What lies beside it belongs to nobody else."""
+        if origin == SOURCE:
+            return self._download()
+        self.speaker.progress("download", 0.0, f"resuming from {origin}")
+        path = self._room("standing") / origin
+        if not self.cache.fetch(self.key(origin), str(path)):
+            raise TransientError(f"the artifact {origin} was deleted while the job ran")
+        return path
+
+    def _download(self) -> Path:
+        """Under a name as harmless as it is telling: programs look at its end."""
+        address = self.assignment["source"]
+        name = NOT_IN_A_NAME.sub("_", file_name(address).rpartition("/")[2])[-NAME_MAX_CHARS:].lstrip(".-")
+        path = self._room("source") / (name or "source")
+        self.speaker.progress("download", 0.0)
+        self.downloader.fetch(
+            address,
+            self.assignment["md5"],
+            path,
+            lambda fraction: self.speaker.progress("download", DOWNLOADED * fraction),
+            self.processor.disk_factor,
+        )
+        if not (path.stat().st_size or self.processor.takes_empty):
+            raise InputError("the file is empty")
+        return path
+
+    def make(self, kind: str, given: Path, part: tuple[float, float]) -> tuple[Path, Artifact]:
+        """Make one artifact and commit it, unless an equal one was faster. `part` of the job's fraction is its own."""
+        begin, end = part
+        committing = begin + MADE * (end - begin)
+        target = self._room("made") / kind
+        for stage in self.processor.make(kind, given, target):
+            self.speaker.progress(stage.name, begin + (committing - begin) * stage.fraction, stage.message)
+        self.speaker.progress("upload", committing, kind)
+        if self.since:  # what was made from an older artifact must not stand beside the one that takes its place
+            self.cache.discard_older([self.key(later) for later in self._made_after(kind)], self.since)
+        artifact = self.cache.commit(str(target), self.key(kind), kind, self.assignment["made_for"], self.since)
         self.speaker.artifact(artifact)
-        return artifact
+        return target, artifact
+
+    @property
+    def since(self) -> float:
+        """Artifacts of runs before this do not count for this one; 0: all do."""
+        return float(self.assignment["since"])
+
+    def _made_after(self, kind: str) -> list[str]:
+        kinds = list(self.processor.made_from)
+        return kinds[kinds.index(kind) + 1 :]
+
+    def _room(self, name: str) -> Path:
+        room = self.work / name
+        room.mkdir(exist_ok=True)
+        return room
 
 
 def _assigned(assignment: dict[str, Any], speaker: Speaker) -> Run:
-    name = assignment["processor"]
-    if name not in REGISTRY:
-        raise InputError(f"this worker has no processor named {name!r}")
+    catalog.declare(os.environ.get(keys.ENV_PROCESSORS, ""))
+    processor = found(assignment["processor"])
+    if refusal := catalog.refusal(catalog.PROCESSORS[processor.name], assignment["params"]):
+        raise InputError(refusal)
     # S3 itself is asked again five times; what outlasts that fails the attempt, and the job is retried as a whole.
     config = Config(
         retries={"mode": "standard", "max_attempts": 5},
@@ -110,77 +167,53 @@ def _assigned(assignment: dict[str, Any], speaker: Speaker) -> Run:
     work.mkdir(parents=True, exist_ok=True)
     return Run(
         assignment,
-        REGISTRY[name](assignment["sort_memory_mb"], assignment["sort_threads"]),
+        processor(work, assignment["params"], assignment["sort_memory_mb"], assignment["sort_threads"]),
         S3Cache(s3, assignment["cache_bucket"], assignment["cache_prefix"]),
-        Downloader(s3, assignment["source_hosts"]),
+        downloader_for(s3, assignment),
         work,
         speaker,
     )
 
 
 def _carry_out(run: Run) -> None:
-    """Leave every artifact of the job in the cache, resuming where an earlier attempt stopped."""
-    standing = [(kind, run.key(kind), run.cache.size_bytes(run.key(kind))) for kind in run.processor.kinds]
-    if all(size is not None for _, _, size in standing):
-        for kind, key, size in standing:
-            run.speaker.artifact(Artifact(kind, key, size or 0, created=False))
-        return
-    if standing[0][2] is not None:
-        _derive_from_the_standing(run)
-    else:
-        _process(run)
-    _commit(run)
+    """Leave every artifact of the job in the cache: those that stand are told, the others made and committed in turn.
+
+    `here` knows where the bytes lie that an artifact was, or would be, made from: the source, and what this attempt
+    committed. Where somebody else's artifact stands, a later one must describe *its* bytes, so it is fetched.
+    """
+    made_from = run.processor.made_from
+    standing = {kind: run.cache.standing(run.key(kind), run.since) for kind in made_from}
+    parts = _parts({kind: made_from[kind] for kind, found in standing.items() if found is None})
+    here: dict[str, Path] = {}
+    for kind, origin in made_from.items():
+        if (stands := standing[kind]) is not None:
+            run.speaker.artifact(Artifact(kind, run.key(kind), stands.size_bytes, created=False))
+            continue
+        if origin not in here or not here[origin].exists():
+            here[origin] = run.fetch(origin)
+        made, artifact = run.make(kind, here[origin], parts[kind])
+        if artifact.created:
+            here[kind] = made
 
 
-def _process(run: Run) -> None:
-    source = run.work / "source"
-    run.speaker.progress("download", 0.0)
-    run.downloader.fetch(
-        run.assignment["source"],
-        run.assignment["md5"],
-        source,
-        lambda fraction: run.speaker.progress("download", DOWNLOADED * fraction),
-    )
-    _follow(run, run.processor.run(source, run.work))
-
-
-def _derive_from_the_standing(run: Run) -> None:
-    """The cache keeps a primary artifact already: the others must describe its bytes, not those we might make."""
-    primary = run.processor.kinds[0]
-    run.speaker.progress("download", 0.0, f"resuming from {primary}")
-    if not run.cache.fetch(run.key(primary), str(run.processor.path(primary, run.work))):
-        raise TransientError(f"the artifact {primary} was deleted while the job ran")
-    _follow(run, run.processor.derive(run.work))
-
-
-def _follow(run: Run, stages: Iterable[Stage]) -> None:
-    for stage in stages:
-        run.speaker.progress(stage.name, DOWNLOADED + (PROCESSED - DOWNLOADED) * stage.fraction, stage.message)
-
-
-def _commit(run: Run) -> None:
-    """Upload in catalog order, and only now: what stands in the cache stays, so it must have been verified first."""
-    primary, *others = run.processor.kinds
-    run.speaker.progress("upload", PROCESSED)
-    if not run.commit(primary).created and others:
-        _derive_from_the_standing(run)
-    for done, kind in enumerate(others, start=1):
-        run.speaker.progress("upload", PROCESSED + (1 - PROCESSED) * done / len(run.processor.kinds))
-        run.commit(kind)
+def _parts(made_from: Mapping[str, str]) -> dict[str, tuple[float, float]]:
+    """Which part of the job's fraction each artifact to be made takes: one made from the source is most of the work."""
+    weights = {kind: FROM_SOURCE_WEIGHT if origin == SOURCE else 1 for kind, origin in made_from.items()}
+    parts, begin = {}, DOWNLOADED
+    for kind, weight in weights.items():
+        end = begin + (1 - DOWNLOADED) * weight / sum(weights.values())
+        parts[kind], begin = (begin, end), end
+    return parts
 
 
 def _verdict(error: Exception) -> tuple[str, bool]:
     """What the failure is called, and whether a retry would fail alike."""
-    match error:
-        case InputError():
-            return scrubbed(str(error)), True
-        case MemoryError():
-            return "internal: the job ran out of memory", False
-        case OSError(errno=errno.ENOSPC):
-            return "internal: the worker's disk is full", False
-        case TransientError():
-            return scrubbed(f"internal: {error}"), False
-    return scrubbed(f"internal: {type(error).__name__}: {error}"), False
+    if isinstance(error, InputError):
+        return scrubbed(str(error)), True
+    text = str(error) if isinstance(error, TransientError) else f"{type(error).__name__}: {error}"
+    if (lacking := shortage(error)) and not text.startswith(lacking):
+        text = f"{lacking}: {text}" if str(error) else f"{lacking}: the job needs more than its worker has"
+    return scrubbed(f"internal: {text}"), False
 
 
 def _die_with_the_parent() -> None:

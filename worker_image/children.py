@@ -4,28 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from fleetcap import limits
 from fleetcap.model import Artifact
 from fleetcap.ports import Assignment, ChildReport, Failure, Progress
-from worker_image.errors import scrubbed
+from fleetcap.scrub import scrubbed
+from fleetcap.sources import SourceRules
+from worker_image.scratch import Directories
 
 READ_BYTES: Final = 64 * 1024
 READS_MAX: Final = 16
 """Reads of one report: more than a pipe holds, so an ended child is heard out, and a noisy one cannot stall us."""
 LOOK_AGAIN_S: Final = 0.02
 GONE_WITHIN_S: Final = 1.0
+_UNPRINTABLE: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]")
+"""What would move a cursor or colour a terminal: escape sequences and control characters."""
 
 
 class ProcessChildren:
@@ -41,38 +45,113 @@ class ProcessChildren:
         base_dir: str | Path,
         cache_prefix: str = "",
         source_hosts: Sequence[str] = (),
+        source_rules: SourceRules | None = None,
         sort_memory_mb: int = limits.SORT_MEMORY_MB,
         sort_threads: int = limits.SORT_THREADS,
+        pool: str = "default",
+        disk_gib: int = limits.DISK_GIB,
+        keep_failed_dirs: int = 0,
     ) -> None:
-        self._base_dir = Path(base_dir)
+        self._directories = Directories(Path(base_dir), keep_failed_dirs)
         self._settings = {
             "cache_bucket": cache_bucket,
             "cache_prefix": cache_prefix,
             "source_hosts": list(source_hosts),
+            "source_rules": asdict(source_rules or SourceRules()),
             "sort_memory_mb": sort_memory_mb,
             "sort_threads": sort_threads,
+            "pool": pool,
+            "disk_gib": disk_gib,
         }
+
+    def settle(self) -> None:
+        """Clear the directories that a worker's previous life left behind."""
+        self._directories.settle()
 
     def start(self, assignment: Assignment) -> ProcessChild:
         """Start the job's child. Raises OSError where the machine has no process or no directory to give."""
-        self._base_dir.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=f"attempt-{assignment.attempt}-", dir=self._base_dir))
+        work = self._directories.make(assignment.attempt)
         task = {**asdict(assignment), "params": dict(assignment.params), **self._settings, "work_dir": str(work)}
         try:
-            return start_child([sys.executable, "-m", "worker_image.child"], json.dumps(task), work)
+            command = [sys.executable, "-m", "worker_image.child"]
+            return start_child(command, json.dumps(task), work, self._directories)
         except OSError:
-            shutil.rmtree(work, ignore_errors=True)
+            self._directories.drop(work, failed=False)
             raise
 
 
-def start_child(command: Sequence[str], task: str, work: Path) -> ProcessChild:
+def start_child(command: Sequence[str], task: str, work: Path, directories: Directories) -> ProcessChild:
     """Start a command that speaks the child's protocol, in a group of its own, with its task on stdin."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
+    )
     assert process.stdin is not None  # noqa: S101 (for the type checker: PIPE was asked for)
     # A child that died before it read its task is heard of through its exit code.
     with suppress(OSError), process.stdin as stdin:
         stdin.write(task.encode())
-    return ProcessChild(process, work)
+    return ProcessChild(process, work, directories)
+
+
+@dataclass
+class _Output:
+    """What an attempt's tools said to nobody in particular: scrubbed, bounded, and honest about what is left out."""
+
+    told: int = 0
+    left_out: int = 0
+    fresh: list[str] = field(default_factory=list)
+    last: deque[str] = field(default_factory=lambda: deque(maxlen=limits.OUTPUT_TAIL_LINES))
+
+    def take(self, line: bytes) -> None:
+        """Hear one line. Of a progress bar, which draws over itself, only the last state counts."""
+        text = line.rstrip(b"\r\n").rpartition(b"\r")[2].decode(errors="replace")
+        said = scrubbed(_UNPRINTABLE.sub(" ", text), limits.OUTPUT_LINE_MAX_CHARS)
+        if not said:
+            return
+        if len(self.fresh) < limits.OUTPUT_LINES_AT_ONCE and self.told < limits.OUTPUT_LINES and not self.last:
+            self.told += 1
+            self.fresh.append(said)
+            return
+        self.left_out += len(self.last) == limits.OUTPUT_TAIL_LINES
+        self.last.append(said)
+
+    def lines(self, ended: bool) -> tuple[str, ...]:
+        """What is to be passed on now: after a burst the last of it, after too much of it the last of all."""
+        told, self.fresh = self.fresh, []
+        if self.last and (ended or self.told < limits.OUTPUT_LINES):
+            told += [f"… {self.left_out} more lines left out"] if self.left_out else []
+            told += self.last
+            self.told += len(self.last)
+            self.left_out = 0
+            self.last.clear()
+        return tuple(told)
+
+
+class _Lines:
+    """The whole lines of a pipe that is read without waiting. Of a line without an end only the last is kept."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+        self._partial = b""
+        os.set_blocking(pipe.fileno(), False)
+
+    def read(self) -> Iterator[bytes]:
+        """Every line that came whole since the last time."""
+        for _ in range(READS_MAX):
+            try:
+                data = os.read(self._pipe.fileno(), READ_BYTES)
+            except BlockingIOError:
+                return
+            if not data:
+                return
+            *lines, self._partial = (self._partial + data).split(b"\n")
+            self._partial = self._partial[-READ_BYTES:]
+            yield from lines
+
+    def close(self) -> bytes:
+        """Close the pipe; what it said last, if that had no end."""
+        self._pipe.close()
+        last, self._partial = self._partial, b""
+        return last
 
 
 @dataclass
@@ -83,19 +162,20 @@ class _Said:
     artifacts: tuple[Artifact, ...] = ()
     failure: Failure | None = None
     done: bool = False
-    noise: tuple[str, ...] = ()
+    output: _Output = field(default_factory=_Output)
 
     def take(self, line: bytes) -> None:
-        """Read one line of the protocol; anything else is kept as noise, because it must not stop a worker."""
+        """Read one line of the protocol; anything else is output like any other, because it must not stop a worker."""
         try:
             self._event(json.loads(line))
         except (ValueError, KeyError, TypeError):
-            self.noise += (scrubbed(line.decode(errors="replace"), limits.PROGRESS_MAX_CHARS),)
+            self.output.take(line)
 
     def _event(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "progress":
-                self.progress = Progress(event["stage"], float(event["fraction"]), event["message"])
+                message = scrubbed(event["message"], limits.PROGRESS_MAX_CHARS)
+                self.progress = Progress(event["stage"], float(event["fraction"]), message)
             case "artifact":
                 artifact = Artifact(event["kind"], event["key"], int(event["size_bytes"]), bool(event["created"]))
                 self.artifacts += (artifact,)
@@ -110,19 +190,20 @@ class _Said:
 class ProcessChild:
     """One job's process group. Success is `exit_code == 0` together with `failure is None`, and nothing else is."""
 
-    def __init__(self, process: subprocess.Popen[bytes], work: Path) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], work: Path, directories: Directories) -> None:
         assert process.stdout is not None  # noqa: S101 (for the type checker)
+        assert process.stderr is not None  # noqa: S101 (the same)
         self._process = process
         self._work = work
-        self._out = process.stdout
-        os.set_blocking(self._out.fileno(), False)
-        self._partial = b""
+        self._directories = directories
+        self._events = _Lines(process.stdout)
+        self._output = _Lines(process.stderr)
         self._said = _Said()
         self._exit_code: int | None = None
         self._stopped_by_us = False
 
     def report(self) -> ChildReport:
-        """What was said since the last call, without waiting. Artifacts accumulate; `lines` is what nobody understood.
+        """What was said since the last call, without waiting. Artifacts accumulate; `lines` are for the log.
 
         The first report with an exit code also ends what the child left behind: processes and work directory.
         """
@@ -132,8 +213,9 @@ class ProcessChild:
             if ended:
                 self._bury()
         said = self._said
-        report = ChildReport(said.progress, said.artifacts, self._failure(), self._exit_code, said.noise)
-        said.progress, said.noise = None, ()
+        lines = said.output.lines(ended=self._exit_code is not None)
+        report = ChildReport(said.progress, said.artifacts, self._failure(), self._exit_code, lines)
+        said.progress = None
         return report
 
     def kill(self) -> None:
@@ -158,8 +240,9 @@ class ProcessChild:
         """
         self._signal(signal.SIGKILL)
         self._exit_code = self._process.wait()
-        self._out.close()
-        shutil.rmtree(self._work, ignore_errors=True)
+        for rest in (self._events.close(), self._output.close()):
+            self._said.output.take(rest)
+        self._directories.drop(self._work, failed=self._failure() is not None)
 
     def _signal(self, number: signal.Signals) -> None:
         # ProcessLookupError: all gone. PermissionError: how macOS says that only the dead are left.
@@ -174,16 +257,10 @@ class ProcessChild:
         return False
 
     def _listen(self) -> None:
-        for _ in range(READS_MAX):
-            try:
-                data = os.read(self._out.fileno(), READ_BYTES)
-            except BlockingIOError:
-                return
-            if not data:
-                return
-            *lines, self._partial = (self._partial + data).split(b"\n")
-            for line in lines:
-                self._said.take(line)
+        for line in self._events.read():
+            self._said.take(line)
+        for line in self._output.read():
+            self._said.output.take(line)
 
     def _failure(self) -> Failure | None:
         """The child's own word, or ours for a child that ended without one."""
@@ -196,7 +273,7 @@ class ProcessChild:
         if self._stopped_by_us:
             return "the job's process was stopped by its worker"
         if self._exit_code == -signal.SIGKILL:
-            return "the job's process was killed (signal 9), most likely for lack of memory"
+            return "out of memory: the job's process was killed (signal 9), most likely for lack of memory"
         if self._exit_code < 0:
             return f"the job's process was ended by signal {-self._exit_code}"
         return f"the job's process ended with exit code {self._exit_code} and without a result"

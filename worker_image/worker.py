@@ -6,7 +6,7 @@ fail at any call and simply runs again: a claim or an end whose reply was lost i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from fleetcap import jobs, limits
@@ -30,6 +30,8 @@ class Settings:
     fence_check_s: float = limits.FENCE_CHECK_S
     sort_memory_mb: int = limits.SORT_MEMORY_MB
     sort_threads: int = limits.SORT_THREADS
+    disk_gib: int = limits.DISK_GIB
+    keep_failed_dirs: int = 0
 
 
 class FenceLost(Exception):
@@ -252,7 +254,9 @@ class Worker:
             self._free(number)
 
     def _free(self, number: int) -> None:
-        del self._lanes[number]
+        lane = self._lanes.pop(number)
+        if lane.child:
+            self._relay(lane.job, lane.child.report().lines)  # its last words, should we have stopped it
         self._idle_since = self._clock.now()
         self._look_at = 0.0
 
@@ -262,6 +266,7 @@ class Worker:
             return
         lane.progress = report.progress or lane.progress
         lane.artifacts = report.artifacts or lane.artifacts
+        self._relay(lane.job, report.lines)
         elapsed_s = self._clock.now() - lane.job.claimed_at
         if report.failure:
             kind = FailureClass.PERMANENT if report.failure.permanent else FailureClass.FAILED
@@ -271,6 +276,11 @@ class Worker:
         elif elapsed_s > lane.job.request.timeout_s:
             error = f"timeout: the attempt took longer than {lane.job.request.timeout_s} s"
             self._end(lane, FailureClass.TIMEOUT, error)
+
+    def _relay(self, job: Job, lines: Sequence[str]) -> None:
+        """What the job's tools said goes into the log under the job's name."""
+        for line in lines:
+            self._say("output", job, line=line)
 
     def _still_ours(self, lane: _Lane) -> bool:
         """Whether heartbeat and fence check, each where it is due, are still accepted. Either shows a cancel."""

@@ -176,7 +176,7 @@ class Fleet:
                 job=job.id,
                 key=job.key,
                 correlation_id=job.correlation_id,
-                error=late.error,
+                reason=late.error,
                 refused=not ended,
             )
 

@@ -40,9 +40,26 @@ ENV_CACHE_BUCKET: Final = "FLEETCAP_CACHE_BUCKET"
 ENV_CACHE_PREFIX: Final = "FLEETCAP_CACHE_PREFIX"
 ENV_REJECTED_QUEUE_URL: Final = "FLEETCAP_REJECTED_QUEUE_URL"
 ENV_SOURCE_HOSTS: Final = "FLEETCAP_SOURCE_HOSTS"
+ENV_EVENT_BUS: Final = "FLEETCAP_EVENT_BUS"
+ENV_UNPUBLISHED_QUEUE_URL: Final = "FLEETCAP_UNPUBLISHED_QUEUE_URL"
+ENV_SOURCE_RULES: Final = "FLEETCAP_SOURCE_RULES"
+ENV_PROCESSORS: Final = "FLEETCAP_PROCESSORS"
 ENV_LEASE: Final = "FLEETCAP_LEASE"
 ENV_WORKER: Final = "FLEETCAP_WORKER"
 ENV_HEALTH_PORT: Final = "FLEETCAP_HEALTH_PORT"
+
+# --- events
+EVENT_SOURCE: Final = "fleetcap"
+EVENT_DETAIL_TYPE: Final = "Fleetcap Job State Change"
+JOB_STATUSES: Final = tuple(status.value for status in JobStatus)
+ENDED_STATUSES: Final = tuple(status.value for status in JobStatus if status.ended)
+# --- the cache
+ARTIFACT_FOR: Final = "fleetcap-for"
+"""An artifact's metadata: when the run that made it was queued, in Unix seconds."""
+
+# --- the input bucket
+SUBMITTED_PREFIX: Final = "submitted/"
+"""What the command line uploads, each file under the digest of its content."""
 
 # --- the table
 TABLE_PK: Final = "pk"
@@ -55,6 +72,7 @@ OPEN_PROJECTION: Final = ("pool", "run", "attempt", "holder", "queued_at", "due_
 OP: Final = "op"
 SCHEMA: Final = "v"
 SCHEMA_VERSION: Final = 1
+JOB_SK: Final = "JOB"
 
 Item = Mapping[str, Any]
 """An item as Python values: str, int, Decimal, bool, list."""
@@ -72,7 +90,16 @@ def slot_key(slot: SlotId) -> dict[str, str]:
 
 def job_key(key: str) -> dict[str, str]:
     """Where a job lives: one item a workflow key."""
-    return {TABLE_PK: f"JOB#{key}", TABLE_SK: "JOB"}
+    return {TABLE_PK: f"JOB#{key}", TABLE_SK: JOB_SK}
+
+
+def stream_filter(statuses: Sequence[str]) -> dict[str, Any]:
+    """Which records of the table's stream matter to `publish`: jobs that are now in one of these statuses.
+
+    No filter can compare a record's two images, so whether the status is new is for the function to see.
+    """
+    job = {"Keys": {TABLE_SK: {"S": [JOB_SK]}}, "NewImage": {"status": {"S": list(statuses)}}}
+    return {"eventName": ["INSERT", "MODIFY"], "dynamodb": job}
 
 
 def queued_pk(pool: str, shard: int) -> str:

@@ -13,6 +13,12 @@ STARTED_BY_MAX_CHARS: Final = 128
 DESCRIBE_TASKS_MAX_ARNS: Final = 100
 BATCH_GET_ITEMS: Final = 100
 SQS_MESSAGE_MAX_BYTES: Final = 1_048_576
+PUT_EVENTS_ENTRIES: Final = 10
+PUT_EVENTS_MAX_BYTES: Final = 262_144
+"""A request stays below it. Some pages say 1 MB by now; what is below the older figure is taken everywhere."""
+EVENT_BILLED_BYTES: Final = 65_536
+"""EventBridge bills an event by pieces of this size."""
+STREAM_RETENTION_S: Final = 86_400
 STOPPED_TASKS_VISIBLE_S: Final = 3_600
 FARGATE_STOP_TIMEOUT_MAX_S: Final = 120
 ECS_CALL_TOKEN_LIFE_S: Final = 86_400
@@ -26,6 +32,12 @@ DEAD_LETTER_RETENTION_S: Final = 14 * 86_400
 EVENT_MAX_RECEIVES: Final = 10
 INTAKE_MAX_RECEIVES: Final = 50
 REJECTED_BODY_MAX_BYTES: Final = 200_000
+
+# --- events
+PUBLISH_RECORDS: Final = 100
+PUBLISH_RETRIES: Final = 100
+PUBLISH_MAX_AGE_S: Final = 6 * 3_600
+"""A change that the bus has not taken by then, or after so many retries, goes to the unpublished queue."""
 
 # --- slots
 BANK_SLOTS: Final = 256
@@ -111,6 +123,14 @@ CHILD_TERM_S: Final = 5
 HEALTH_PORT: Final = 8_080
 SORT_MEMORY_MB: Final = 256
 SORT_THREADS: Final = 1
+DISK_GIB: Final = 21
+KEEP_FAILED_DIRS_MAX: Final = 16
+OUTPUT_LINE_MAX_CHARS: Final = 512
+OUTPUT_LINES: Final = 2_000
+"""What an attempt's tools may say in the log; of the rest their number is told, and the last `OUTPUT_TAIL_LINES`."""
+OUTPUT_LINES_AT_ONCE: Final = 100
+OUTPUT_TAIL_LINES: Final = 20
+LOG_FIELD_MAX_CHARS: Final = 4_096
 
 # --- cache
 CACHE_EXPIRY_DAYS: Final = 30
@@ -126,5 +146,7 @@ assert DECIDER_TIMEOUT_S <= 60, "a longer-lived decider may send a token after t
 assert QUEUE_VISIBILITY_S >= 6 * DECIDER_TIMEOUT_S, "AWS asks for six times the function's timeout"
 assert QUEUE_RETENTION_S < FINISHED_JOB_TTL_S, "a redelivered message finds the run that answers it"
 assert DECIDER_TIMEOUT_S > 2 * LOOK_BUDGET_S, "a tick that looks for as long as it may still scales"
+assert OUTPUT_TAIL_LINES < OUTPUT_LINES_AT_ONCE < OUTPUT_LINES
 assert MISSING_IS_PROOF_S < ECS_CALL_TOKEN_LIFE_S
+assert PUBLISH_MAX_AGE_S < STREAM_RETENTION_S, "a change that is put aside can still be read from the stream"
 assert 4 * UNRESOLVED_ALARM_S < ECS_CALL_TOKEN_LIFE_S, "a person has most of a day"

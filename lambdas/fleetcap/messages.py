@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -21,7 +22,7 @@ from pydantic import (
 )
 
 from fleetcap import limits
-from fleetcap.catalog import PROCESSORS, processor_for
+from fleetcap.catalog import PROCESSORS, processor_for, refusal
 from fleetcap.model import Job, Request, Submission
 from fleetcap.sources import file_name, https_host, is_s3
 
@@ -46,8 +47,41 @@ _PARAMS_IN_WORDS: Final = (
 )
 
 
+def _known(processor: str) -> str:
+    if processor not in PROCESSORS:
+        raise ValueError(f"there is no processor {processor[:64]!r}; there are {', '.join(PROCESSORS)}")
+    return processor
+
+
+def _named_in_the_schema(schema: dict[str, Any]) -> None:
+    """A deployment declares processors of its own, so their names are read when they are asked for."""
+    schema["anyOf"] = [{"enum": list(PROCESSORS), "type": "string"}, {"type": "null"}]
+
+
 class Rejected(Exception):
     """The message can never run; the text is the one-sentence reason that is kept with it."""
+
+
+class _Bucket(BaseModel):
+    name: str
+
+
+class _Object(BaseModel):
+    key: str
+    etag: str
+
+
+class _Detail(BaseModel):
+    bucket: _Bucket
+    object: _Object
+
+
+class _ObjectCreated(BaseModel):
+    """What EventBridge delivers for a new object, as far as it matters here. The key is as it is, without escapes."""
+
+    source: Literal["aws.s3"]
+    detail_type: Literal["Object Created"] = Field(alias="detail-type")
+    detail: _Detail
 
 
 class Message(BaseModel):
@@ -59,8 +93,10 @@ class Message(BaseModel):
         description="The input: s3://bucket/key, or https://host/path on an allow-listed host.",
         pattern=r"^(s3|https)://.+$",
     )
-    processor: Literal[tuple(PROCESSORS)] | None = Field(  # type: ignore[valid-type]
-        default=None, description="What to do with it; derived from the file name where it is left out."
+    processor: Annotated[str, StringConstraints(strict=True), AfterValidator(_known)] | None = Field(
+        default=None,
+        description="What to do with it; derived from the file name where it is left out.",
+        json_schema_extra=_named_in_the_schema,
     )
     workflow_key: Annotated[str, StringConstraints(strict=True)] | None = Field(
         default=None,
@@ -105,8 +141,11 @@ class Message(BaseModel):
                 raise ValueError(f"source: {error}") from None
         elif not is_s3(self.source):
             raise ValueError("source: an S3 source reads s3://bucket/key")
-        if self.processor is None and processor_for(file_name(self.source)) is None:
+        processor = PROCESSORS[self.processor] if self.processor else processor_for(file_name(self.source))
+        if processor is None:
             raise ValueError(f"processor: none takes a file named like this; name one of {', '.join(PROCESSORS)}")
+        if sentence := refusal(processor, self.params):
+            raise ValueError(f"params: {sentence}")
         return self
 
     def request(self) -> Request:
@@ -115,23 +154,30 @@ class Message(BaseModel):
         processor = self.processor or (derived.name if derived else "")
         return Request(self.source, processor, self.md5 or "", self.params, self.max_attempts, self.timeout_s)
 
-    def key(self) -> str:
-        """The workflow key, as given or derived."""
+    def key(self, etag: str = "") -> str:
+        """The workflow key, as given or derived. An ETag that is known is part of it: a changed source is a new key.
+
+        It serves as an identity only: of an object that came in parts, or under a key of KMS, it is no MD5.
+        """
         if self.workflow_key:
             return self.workflow_key
         request = self.request()
-        identity = json.dumps([request.source, request.md5, request.processor, request.params], sort_keys=True)
+        parts = [request.source, request.md5, request.processor, request.params, *([etag] if etag else [])]
+        identity = json.dumps(parts, sort_keys=True)
         return f"source/{request.processor}/{sha256(identity.encode()).hexdigest()[:40]}"
 
 
 def submission(
     body: str, sent_at: float, pools: Collection[str], source_hosts: Collection[str], message_id: str = ""
 ) -> Submission:
-    """Read one message. Raises Rejected with the reason if it can never run on these pools and hosts."""
+    """Read one message: a producer's, or S3's own word of a new object, which asks for the job of that source.
+
+    Raises Rejected with the reason if it can never run on these pools and hosts.
+    """
     if len(body.encode(errors="replace")) > limits.REQUEST_MAX_BYTES:
         raise Rejected(f"the message is larger than {limits.REQUEST_MAX_BYTES:,} bytes")
     try:
-        message = Message.model_validate_json(body)
+        message, etag = _read(body)
     except ValidationError as error:
         raise Rejected(sentence(error)) from None
     if message.pool not in pools:
@@ -139,7 +185,7 @@ def submission(
     if message.source.startswith("https:") and (host := https_host(message.source)) not in source_hosts:
         raise Rejected(f"source: the host {host} is not on the allow-list (source_hosts)")
     return Submission(
-        message.key(),
+        message.key(etag),
         message.pool,
         message.priority,
         message.request(),
@@ -166,6 +212,15 @@ def again(job: Job, force: bool = False) -> dict[str, Any]:
         correlation_id=job.correlation_id or None,
     )
     return message.model_dump(mode="json", exclude_none=True)
+
+
+def _read(body: str) -> tuple[Message, str]:
+    """The message, and the ETag of its source where S3 told it. Raises ValidationError."""
+    try:
+        created = _ObjectCreated.model_validate_json(body).detail
+    except ValidationError:
+        return Message.model_validate_json(body), ""
+    return Message(source=f"s3://{created.bucket.name}/{created.object.key}"), created.object.etag
 
 
 def sentence(error: ValidationError) -> str:

@@ -166,6 +166,13 @@ class Rejects(Protocol):
         """Keep the message, truncated where it is too large, with one sentence of reason."""
 
 
+class Bus(Protocol):
+    """The deployment's event bus."""
+
+    def publish(self, details: Sequence[str]) -> Sequence[str]:
+        """Send each detail, a JSON text, as an event. For each: "" if the bus took it, else why it did not."""
+
+
 @dataclass(frozen=True)
 class Assignment:
     """What the supervising loop hands to a job's child process."""

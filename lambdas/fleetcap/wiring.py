@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
-from fleetcap import keys
+from fleetcap import catalog, keys
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.adapters.system import SystemClock
 from fleetcap.adapters.workers import EcsTasks
@@ -22,6 +22,7 @@ from fleetcap.model import Pool
 from fleetcap.ports import Log
 
 if TYPE_CHECKING:
+    from mypy_boto3_events import EventBridgeClient
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_sqs import SQSClient
 
@@ -44,6 +45,9 @@ def setting(name: str, default: str | None = None) -> str:
             f"the environment variable {name} is not set; the stacks set it on every function and worker"
         )
     return value
+
+
+catalog.declare(setting(keys.ENV_PROCESSORS, ""))
 
 
 def source_hosts() -> frozenset[str]:
@@ -83,6 +87,12 @@ def s3_client() -> S3Client:
 def sqs_client() -> SQSClient:
     """The client for queues."""
     return _SESSION.client("sqs", config=_PATIENT)
+
+
+@cache
+def events_client() -> EventBridgeClient:
+    """The client for the bus. Short waits: what was not published comes again from the stream."""
+    return _SESSION.client("events", config=_BRISK)
 
 
 def fleet(log: Log) -> Fleet:

@@ -21,7 +21,9 @@ Not real:
 - only the first essential container of a task definition becomes a process; secrets, volumes and health checks do not
   exist (a container that asks for secrets fails to start);
 - networks are accepted and ignored; without faults, reads are consistent at once and nothing is throttled;
-- a rule's input transformations are not applied.
+- a rule's input transformations are not applied;
+- around it, the emulator asks no queue's policy when a rule sends there, keeps no event whose target refuses it, and
+  removes nothing when its TTL is over; functions are fed from a table's stream by `streams`, as Lambda does it.
 
 Faults to order (`fleetcap local fault`; `knobs` lists the HTTP calls, `faults` the kinds):
 - RunTask: no capacity, throttles bare and wrapped, refusals, errors before and after the start, tasks that never start;
@@ -30,6 +32,7 @@ Faults to order (`fleetcap local fault`; `knobs` lists the HTTP calls, `faults` 
 
 The rooms: `tasks` (the registry: values and rules, no clock, no input or output), `faults` (values and rules as well),
 `run_task` (parameters), `fleet` (carries each task through its life), `processes`, `events`, `logs`, `authorization`,
-`emulator`, `server`, `knobs`, and `gate`. Faults go in where a part is handed to another: the registry asks whether
-there is capacity, `FaultyEvents` stands before the events, the server before RunTask and behind it.
+`emulator`, `server`, `knobs`, and, within the emulator's process, `gate` and `streams`. Faults go in where a part is
+handed to another: the registry asks whether there is capacity, `FaultyEvents` stands before the events, the server
+before RunTask and behind it.
 """

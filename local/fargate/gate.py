@@ -1,7 +1,7 @@
-"""The emulator with one more path: it judges a signed request that reached somebody else.
+"""The emulator with one more path, which judges a signed request that reached somebody else, and with our `streams`.
 
-`hypercorn local.fargate.gate:app` serves the emulator unchanged; POST /_fleetcap/authorize takes a request as it
-arrived at the ECS endpoint and the actions it amounts to, and answers 200 or the refusal to hand back (GET: 204).
+`hypercorn local.fargate.gate:app` serves the emulator as it is otherwise. POST /_fleetcap/authorize takes a request as
+it arrived at the ECS endpoint and the actions it amounts to, and answers 200 or the refusal to hand back (GET: 204).
 
 Why not ask the emulator by its AWS interfaces: it judges ecs:RunTask on the cluster, AWS on the task definition, so
 that a policy written for AWS would be refused; SimulatePrincipalPolicy knows neither conditions nor boundaries; and no
@@ -24,7 +24,10 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from local.fargate import streams
 from local.fargate.authorization import AUTHORIZE_PATH
+
+streams.take_over()
 
 
 async def app(scope: Scope, receive: Receive, send: Send) -> None:

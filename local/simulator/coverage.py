@@ -24,6 +24,8 @@ DECISIONS: Final = (
     "log release",
     "log requeue Requeue",
     "log requeue GiveUp",
+    "log requeue Cancel",
+    "log overdue",
     "log stop",
     "log alarm",
     "log ignore",
@@ -33,6 +35,10 @@ DECISIONS: Final = (
     "log ended COMPLETED",
     "log ended Requeue",
     "log ended GiveUp",
+    "log ended Cancel",
+    "cancelled while QUEUED",
+    "cancelled while RUNNING",
+    "turned away at the ceiling",
     "log leaving",
     "launch Started",
     "launch NotStarted",
@@ -52,7 +58,7 @@ DELIVERIES: Final = (
 UNREACHABLE: Final = {
     "refused retire: it exists": "slots are never deleted",
     "refused release: no task is recorded": "ECS answers a token with a task or with failures, never with both",
-    "log job lost": "a beat is refused before the job is; a cancel will be the first to take a job from a live worker",
+    "log job lost": "only proof of its death takes a job from its worker, and then its beat is refused first",
 }
 """Branches that no history can take, each with its reason."""
 

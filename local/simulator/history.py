@@ -10,7 +10,7 @@ from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
-from fleetcap import keys, limits
+from fleetcap import jobs, keys, limits
 from fleetcap.adapters.control_table import Reply, StoredControlTable
 from fleetcap.catalog import artifact_keys
 from fleetcap.fleet import Fleet
@@ -66,6 +66,8 @@ EARLY_WORD: Final = 0.1
 
 CALM_AFTER_S: Final = 200.0
 """How long what was begun in bad times may still be under way."""
+
+CANCEL_TRIES: Final = 3
 
 STALE_S: Final = 60.0
 """How long DescribeTasks may lag."""
@@ -134,6 +136,11 @@ class History:
             round_s = max(plan.look_s, plan.supervise_s if plan.lanes > 1 else 0.0)
             truth.idle_bound_s = 2 * 1.2 * round_s + 1.0 + 12 * plan.latency_s + 2 * plan.skew_s
             truth.calm_from = BEGAN_AT if plan.faultless else self.calm_at + CALM_AFTER_S
+        if plan.faultless:
+            truth.cancel_bound_s = (
+                limits.FENCE_CHECK_S + plan.supervise_s + limits.CHILD_TERM_S + 12 * plan.latency_s + 1.0
+            )
+        truth.dispatch_deadline_s, truth.waiting_limit_s = plan.dispatch_deadline_s, plan.waiting_limit_s
         truth.live_within_s = plan.live_within_s and plan.live_within_s + plan.cold_start_s * 1.5 + LEAVES_S
         self.items = WatchedItems(self.world, truth, self._lag)
         self.read = remembering()
@@ -173,6 +180,8 @@ class History:
             world.at(BEGAN_AT + message.at, partial(self._send, message, f"message-{number}"))
         for trouble in self.plan.troubles:
             world.at(BEGAN_AT + trouble.at, partial(self._befall, trouble))
+        for cancel in self.plan.cancels:
+            world.at(BEGAN_AT + cancel.at, partial(self.decider, "person", partial(self.cancel, cancel.key)))
         self.settle()
 
     def settle(self) -> None:
@@ -243,14 +252,39 @@ class History:
 
     def fleet(self, process: Process) -> Fleet:
         """What a decider works with, configured as deciders are that start now."""
-        pool = Pool(POOL, self._configured_cap(), LAUNCH, self.plan.lanes)
+        plan = self.plan
+        pool = Pool(
+            POOL,
+            self._configured_cap(),
+            LAUNCH,
+            plan.lanes,
+            dispatch_deadline_s=plan.dispatch_deadline_s,
+            waiting_limit_s=plan.waiting_limit_s,
+            active_jobs_max=plan.active_jobs_max,
+        )
         return Fleet(
             {POOL: pool},
-            StoredControlTable(TableItems(self.caller(process), self.items), self.read),
+            self.table_of(process),
             Ecs(self.caller(process), self.ecs, self.truth),
             SimulatedClock(process, self.random),
             partial(self._hear_log, process),
         )
+
+    def table_of(self, process: Process) -> StoredControlTable:
+        """The table, as a process reaches it."""
+        return StoredControlTable(TableItems(self.caller(process), self.items), self.read)
+
+    def cancel(self, key: str, process: Process) -> None:
+        """Somebody cancels a job, and tries again where there is no answer."""
+        clock = SimulatedClock(process, self.random)
+        for _ in range(CANCEL_TRIES):
+            try:
+                found = jobs.cancel(self.table_of(process), clock, key, "by hand")
+            except (NoAnswer, jobs.Contended):
+                clock.sleep(1.0)
+            else:
+                self.truth.seen[f"cancelled while {found.status}" if found else "cancelled what is not there"] += 1
+                return
 
     def caller(self, process: Process) -> Calls:
         """The way of a process to the ports."""
@@ -261,7 +295,9 @@ class History:
 
     def _take_in(self, process: Process, records: list[dict[str, Any]]) -> dict[str, Any]:
         caller = self.caller(process)
-        intake = Intake(self.fleet(process), Cache(caller, self.truth), Rejects(caller, self.rejected), frozenset())
+        intake = Intake(
+            self.fleet(process), Cache(caller, self.truth), Rejects(caller, self.rejected, self.truth), frozenset()
+        )
         return intake.handle({"Records": records})
 
     def _hear(self, process: Process, records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -300,6 +336,9 @@ class History:
             body |= {"workflow_key": job.key, "max_attempts": job.max_attempts}
             if "hangs" in job.attempts:
                 body["timeout_s"] = JOB_TIMEOUT_S
+            if message.force:
+                body["force"] = True
+                self.truth.forced.setdefault(job.key, []).append(sent_at)
             self.truth.sent.setdefault(job.key, []).append(sent_at)
         else:
             body["processor"] = "no-such-processor"
@@ -370,7 +409,7 @@ class History:
             lifetime_s=plan.lifetime_s,
             look_s=plan.look_s,
         )
-        table = StoredControlTable(TableItems(self.caller(process), self.items), self.read)
+        table = self.table_of(process)
         log = partial(self._hear_log, process)
         Loop(lease, arn, settings, table, clock.children, clock, log, lambda: process.draining).run()
 

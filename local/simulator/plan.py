@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from random import Random
 from typing import Final
@@ -85,6 +85,16 @@ class MessagePlan:
     priority: int = limits.PRIORITY_DEFAULT
     duplicate_s: float = 0.0
     """Delivered once more so much later, although it was deleted; 0: not."""
+    force: bool = False
+    """It asks for a run although the cache may hold the result."""
+
+
+@dataclass(frozen=True)
+class CancelPlan:
+    """Somebody wants a job ended at `at` seconds."""
+
+    at: float
+    key: str
 
 
 @dataclass(frozen=True)
@@ -122,6 +132,10 @@ class Plan:
     lifetime_s: float = limits.LIFETIME_S
     live_within_s: float = 0.0
     """How long after the last trouble ended a job may wait to be picked up, cold start apart; 0: not judged."""
+    cancels: tuple[CancelPlan, ...] = ()
+    dispatch_deadline_s: float = 0.0
+    waiting_limit_s: float = 0.0
+    active_jobs_max: int = 0
     without: frozenset[int] = field(default_factory=frozenset)
     """The faults that a shrunk history leaves out, by their order."""
 
@@ -139,6 +153,34 @@ class Plan:
 
 def plan(seed: int) -> Plan:
     """A small history."""
+    return _with_people(_of_a_kind(seed), Random(seed ^ 0xCA9CE1))
+
+
+def _with_people(plan: Plan, random: Random) -> Plan:
+    """Jobs are cancelled, run anew by force, waited for only so long, and refused beyond a number, now and then."""
+    until = max([plan.calm_at, *(message.at + 60.0 for message in plan.messages)])
+    keys = sorted({message.job.key for message in plan.messages if message.job})
+    cancels: list[CancelPlan] = []
+    if keys and random.random() < OFTEN:
+        for _ in range(random.choice((1, 1, 2, 4))):
+            cancels.append(CancelPlan(random.uniform(0.0, until) * random.random(), random.choice(keys)))
+    messages = plan.messages
+    if random.random() < SELDOM:
+        forced = [
+            replace(each, at=random.uniform(0.0, until), force=True) for each in messages if random.random() < OFTEN
+        ]
+        messages = tuple(sorted((*messages, *forced), key=lambda message: message.at))
+    return replace(
+        plan,
+        cancels=tuple(cancels),
+        messages=messages,
+        dispatch_deadline_s=random.choice((60.0, 300.0)) if random.random() < SELDOM else 0.0,
+        waiting_limit_s=random.choice((100.0, 400.0)) if random.random() < RARELY else 0.0,
+        active_jobs_max=random.randint(1, 3) if random.random() < RARELY else 0,
+    )
+
+
+def _of_a_kind(seed: int) -> Plan:
     random = Random(seed)
     kind = random.random()
     if kind < SELDOM:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from random import Random
 from typing import Any, Final, Protocol, TypeVar
@@ -176,13 +177,17 @@ class Cache:
 class Rejects:
     """ports.Rejects."""
 
-    def __init__(self, caller: Caller, kept: list[str]) -> None:
+    def __init__(self, caller: Caller, kept: list[str], truth: Truth) -> None:
         self._caller = caller
         self._kept = kept
+        self._truth = truth
 
     def reject(self, body: str, reason: str, message_id: str) -> None:
         what = ("SendMessage", message_id, reason, f"{len(body)} characters")
         self._caller.call("rejects", what, lambda: self._kept.append(message_id), WRITES)
+        if reason.startswith("ceiling"):
+            self._truth.turned_away.add(json.loads(body)["workflow_key"])
+            self._truth.seen["turned away at the ceiling"] += 1
 
 
 # --- jobs' processes
@@ -218,7 +223,8 @@ class SimulatedChild:
         if now < self._half_at:
             return ChildReport()
         if now < self._ends_at:
-            return ChildReport(Progress("sort", 0.5, "half way"))
+            stands = (Artifact(kind, kind, 1) for kind in artifact_keys(self._key, "bam")[:1])
+            return ChildReport(Progress("sort", 0.5, "half way"), tuple(stands) if self._ending == "ok" else ())
         if self._ending == "ok":
             artifacts = (Artifact(kind, kind, 1) for kind in artifact_keys(self._key, "bam"))
             return ChildReport(artifacts=tuple(artifacts), exit_code=0)

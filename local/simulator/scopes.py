@@ -125,4 +125,21 @@ class TwoWorkers(WithWorkers):
         self.start()
 
 
-SCOPES: Final[tuple[type[Scope], ...]] = (TwoDeciders, AmbiguousLaunch, StoppedTwice, TwoWorkers)
+class Cancelled(WithWorkers):
+    """Somebody cancels a job that a worker is about to claim, or has; the worker may die, and the tick is near."""
+
+    title = "a cancel × a worker × the tick × a death"
+    scene = _plan(1, "a")
+    until_s = 1.0
+    budget = Budget(crashes=1, faults=1, mishaps=1)
+
+    def begin(self) -> None:
+        self.message(0)
+        self.put_job()
+        self.launch_all()
+        self.decider("person", partial(self.cancel, "a"))
+        self.start()
+        self.world.after(30.0, partial(self.decider, "tick", self._do_tick))
+
+
+SCOPES: Final[tuple[type[Scope], ...]] = (TwoDeciders, AmbiguousLaunch, StoppedTwice, TwoWorkers, Cancelled)

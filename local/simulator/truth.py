@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 from fleetcap import keys, limits
 from fleetcap.adapters.control_table import Reader, Reply
-from fleetcap.model import Holder, JobStatus, Lease, SlotState
+from fleetcap.model import Holder, Job, JobStatus, Lease, SlotState
 from local.memory.ecs import MemoryEcs, MemoryTask
 from local.simulator.world import BEGAN_AT, Process, World
 
@@ -96,6 +96,16 @@ class Truth:
     held: dict[str, int] = field(default_factory=dict)
     on_slot: dict[str, MemoryTask] = field(default_factory=dict)
     cached: set[str] = field(default_factory=set)
+    forced: dict[str, list[float]] = field(default_factory=dict)
+    """When messages were sent that ask for a run whatever the cache holds."""
+    turned_away: set[str] = field(default_factory=set)
+    """The keys of which a message was refused because too many jobs were active."""
+    ready_at: float = 0.0
+    """When a worker last became ready."""
+    dispatch_deadline_s: float = 0.0
+    waiting_limit_s: float = 0.0
+    cancel_bound_s: float = 0.0
+    """How long a running job may go on after somebody cancelled it; 0: not judged."""
     forgetful: bool = False
     open_jobs: int = 0
     visible_at: dict[str, float] = field(default_factory=dict)
@@ -143,6 +153,10 @@ class Truth:
                 self._let_go(write.name, reply.item, author)
             case "put":
                 self._put(reply.item)
+            case "cancel":
+                self._cancelled(reply.item)
+            case "withdraw":
+                self._withdrawn(reply.item)
 
     def _leased(self, item: keys.Item) -> None:
         slot = self.read.slot(item)
@@ -172,12 +186,14 @@ class Truth:
             raise Violation("FENCE", f"a {name} of {task.started_by} was accepted by {slot.lease}, {slot.state}")
         worker = self.workers.get(author)
         if name == "beat" and worker and not worker.idle_since:
-            worker.idle_since = self.world.now
+            worker.idle_since = self.ready_at = self.world.now
 
     def _claimed(self, item: keys.Item, author: Process) -> None:
         job = self.read.job(item)
         if job.holder is None:
             raise Violation("FENCE", f"{job.key} runs for nobody")
+        if job.cancel:
+            raise Violation("CANCEL", f"{job.key} was claimed although it is to be cancelled")
         standing = self.owners.get(job.key)
         if standing:
             raise Violation("ONE-RUN", f"{job.key} was claimed for {job.holder} while it was {standing.holder}'s")
@@ -237,12 +253,43 @@ class Truth:
             raise Violation("ONE-RUN", f"{author.name} took {key} from {owner.holder}, which lives")
         if any(child.alive for child in self.children.get(key, ())):
             raise Violation("FENCE", f"{author.name} wrote the {name} of {key} while its process ran")
+        if name == "requeue" and self.read.job(item).cancel:
+            raise Violation("CANCEL", f"{author.name} queued {key} again although it is to be cancelled")
         self.owners.pop(key, None)
         if owner and (worker := self.workers.get(owner.process)):
             worker.busy -= 1
             worker.idle_since = self.world.now
         if name == "finish":
             self._ended(key, JobStatus(item["status"]))
+
+    def _cancelled(self, item: keys.Item) -> None:
+        """A holder was asked to end its job."""
+        job = self.read.job(item)
+        if job.status is not JobStatus.RUNNING or self.runs[job.key][-1].ended_at:
+            raise Violation("CANCEL", f"{job.key} was asked to end while it was {job.status}")
+        if self.cancel_bound_s:
+            self.world.after(self.cancel_bound_s, partial(self._must_have_ended, job.key, len(self.runs[job.key])))
+
+    def _must_have_ended(self, key: str, run: int) -> None:
+        if not self.runs[key][run - 1].ended_at:
+            raise Violation("CANCEL", f"{key} goes on {self.cancel_bound_s:.0f} s after it was cancelled")
+
+    def _withdrawn(self, item: keys.Item) -> None:
+        """A job in the queue was ended: by a person, or because it waited too long."""
+        job = self.read.job(item)
+        if job.key in self.owners or any(child.alive for child in self.children.get(job.key, ())):
+            raise Violation("ONE-RUN", f"{job.key} was taken from the queue while somebody ran it")
+        if job.status is JobStatus.FAILED:
+            self._overdue(job)
+        self._ended(job.key, job.status)
+
+    def _overdue(self, job: Job) -> None:
+        slack_s = 2 * self.skew_s + UNDER_WAY_S
+        waited_s = self.world.now - max(self.runs[job.key][-1].put_at, job.due_at) + slack_s
+        starved_s = self.world.now - self.ready_at + slack_s
+        starved = 0 < self.dispatch_deadline_s < min(waited_s, starved_s)
+        if not starved and not 0 < self.waiting_limit_s < waited_s:
+            raise Violation("DEADLINE", f"{job.key} was given up after {waited_s:.0f} s: {job.error}")
 
     def _gone(self, owner: Owner) -> bool:
         return owner.process.dead and not any(
@@ -266,7 +313,8 @@ class Truth:
         known = last.ended_at - 2 * self.skew_s - UNDER_WAY_S
         if not any(sent_at > known for sent_at in self.sent[key]):
             raise Violation("ONE-RUN", f"{key} was run again for a message that run {last.number} had answered")
-        if last.status is JobStatus.COMPLETED and not self.forgetful:
+        forced = any(sent_at > known for sent_at in self.forced.get(key, ()))
+        if last.status is JobStatus.COMPLETED and not self.forgetful and not forced:
             raise Violation("ONE-RUN", f"{key} was run again although its result was in the cache")
 
     def _ended(self, key: str, status: JobStatus) -> None:
@@ -307,6 +355,8 @@ class Truth:
         """NO-LOSS: every accepted message has the run that answered it, every refused one is kept."""
         for key, times in self.sent.items():
             runs = self.runs.get(key, [])
+            if key in self.turned_away:
+                continue
             if not runs:
                 raise Violation("NO-LOSS", f"nothing came of the messages for {key}")
             last = runs[-1]

@@ -343,7 +343,7 @@ def test_a_download_that_is_interrupted_leaves_no_file_and_spares_the_one_of_bef
     path = tmp_path / "a" / "sorted.bam"
     path.parent.mkdir()
     path.write_bytes(b"of before")
-    settings = {"Environment": {"Variables": {}}}
+    settings: dict[str, Any] = {"Environment": {"Variables": {}}}
     clients: dict[str, Any] = {"s3": Answering(Interrupted(), 100)}
     target = Target("here", {"CacheBucketName": "cache", "IntakeFunctionName": "intake"}, clients.__getitem__)
     clients["lambda"] = type("Lambda", (), {"get_function_configuration": staticmethod(lambda **_: settings)})

@@ -25,6 +25,7 @@ from fleetcap.adapters.control_table import Items, Reply, StoredControlTable
 from fleetcap.adapters.dynamo import DynamoControlTable, DynamoItems
 from fleetcap.decide import capacity
 from fleetcap.model import (
+    FailureClass,
     Flags,
     Holder,
     Job,
@@ -663,6 +664,103 @@ def test_only_the_holder_that_was_read_loses_the_job(table: ControlTable, runnin
     assert read_job(table, running) == running
 
 
+def test_a_job_that_is_to_be_cancelled_is_not_queued_again_and_may_end(table: ControlTable, running: Job) -> None:
+    assert table.cancel(running, "by hand")
+    assert read_job(table, running) == replace(running, cancel="by hand")
+    assert not table.requeue(running, NOW, "", lapse(running), "op")
+    assert table.cancel(running, "by hand")
+    assert table.finish(running, JobStatus.CANCELLED, NOW, "cancelled: by hand", (), "end")
+
+
+def test_a_cancel_reaches_a_later_attempt_of_the_run(table: ControlTable, running: Job) -> None:
+    assert table.requeue(running, NOW, "", lapse(running), "back")
+    assert table.claim(read_job(table, running), holder_in("other"), NOW, "again")
+    assert table.cancel(running, "by hand")
+    assert (read_job(table, running).attempt, read_job(table, running).cancel) == (2, "by hand")
+
+
+@pytest.mark.parametrize("status", [status for status in JobStatus if status is not JobStatus.RUNNING])
+def test_a_cancel_is_refused_unless_the_run_is_running(table: ControlTable, queued: Job, status: JobStatus) -> None:
+    standing = bring(table, queued, status)
+    assert not table.cancel(standing, "by hand")
+    assert read_job(table, queued) == standing
+
+
+def test_a_cancel_of_another_run_is_refused(table: ControlTable, running: Job) -> None:
+    assert not table.cancel(replace(running, run=2), "by hand")
+    assert read_job(table, running) == running
+
+
+def test_a_job_in_the_queue_is_withdrawn_and_nobody_can_claim_it(
+    table: ControlTable, items: Items, queued: Job
+) -> None:
+    assert table.finish(queued, JobStatus.CANCELLED, NOW, "cancelled: by hand", (), "op")
+    ended = replace(queued, status=JobStatus.CANCELLED, ended_at=NOW, error="cancelled: by hand")
+    assert read_job(table, queued) == replace(ended, changes=queued.changes + 1)
+    assert item_of(items, queued)[keys.TTL] == int(NOW) + limits.FINISHED_JOB_TTL_S
+    assert keys.OPEN_PK not in item_of(items, queued)
+    assert table.claim(queued, holder_in(queued.pool), NOW, "late") is None
+
+
+@pytest.mark.parametrize("status", [status for status in JobStatus if status is not JobStatus.QUEUED])
+def test_only_a_job_in_the_queue_is_withdrawn(table: ControlTable, queued: Job, status: JobStatus) -> None:
+    standing = bring(table, queued, status)
+    assert not table.finish(queued, JobStatus.CANCELLED, NOW, "", (), "op")
+    assert read_job(table, queued) == standing
+
+
+def test_a_job_that_came_back_since_it_was_read_is_not_withdrawn(
+    table: ControlTable, queued: Job, running: Job
+) -> None:
+    assert table.requeue(running, NOW, "", lapse(running), "back")
+    assert not table.finish(queued, JobStatus.FAILED, NOW, "capacity: x", (), "op")
+    assert not table.finish(replace(read_job(table, queued), run=2), JobStatus.FAILED, NOW, "capacity: x", (), "op")
+    assert read_job(table, queued).status is JobStatus.QUEUED
+
+
+def test_every_change_of_status_counts_and_no_other_write_does(table: ControlTable, running: Job) -> None:
+    counts = [running.changes]
+    assert table.heartbeat(running, NOW, "sort", 0.5, "", ("one",))
+    counts.append(read_job(table, running).changes)
+    assert table.requeue(running, NOW, "", lapse(running), "back")
+    counts.append(read_job(table, running).changes)
+    again = table.claim(read_job(table, running), holder_in("other"), NOW, "again")
+    assert again
+    counts.append(again.changes)
+    assert table.cancel(again, "by hand")
+    counts.append(read_job(table, running).changes)
+    assert table.finish(again, JobStatus.CANCELLED, NOW, "", (), "end")
+    counts.append(read_job(table, running).changes)
+    assert [count - running.changes for count in counts] == [0, 0, 1, 2, 2, 3]
+
+
+def test_the_history_keeps_every_attempt_that_did_not_end_well(table: ControlTable, running: Job) -> None:
+    first = replace(lapse(running, FailureClass.FAILED, "r" * 999), task="task-1", began_at=NOW - 9)
+    kept = replace(first, reason="r" * limits.ATTEMPT_REASON_MAX_CHARS)
+    assert table.requeue(running, NOW, "", first, "back")
+    again = table.claim(read_job(table, running), holder_in("other"), NOW, "again")
+    assert again
+    second = lapse(again, FailureClass.PERMANENT)
+    assert table.finish(again, JobStatus.FAILED, NOW, "", (), "end", second)
+    assert read_job(table, running).history == (kept, second)
+
+
+def test_a_heartbeat_names_the_artifacts_that_stand_and_a_failure_does_not_forget_them(
+    table: ControlTable, running: Job
+) -> None:
+    assert table.heartbeat(running, NOW, "index", 0.8, "", ("one",))
+    assert table.heartbeat(running, NOW, "index", 0.9, "")
+    assert table.requeue(running, NOW, "", lapse(running), "back")
+    assert read_job(table, running).artifacts == ("one",)
+
+
+def test_active_jobs_are_counted_up_to_a_number(table: ControlTable, pool: Pool) -> None:
+    put_all(table, *(job_of(pool, name) for name in "abc"))
+    bring(table, job_of(pool, "a"), JobStatus.RUNNING)
+    bring(table, job_of(pool, "b"), JobStatus.COMPLETED)
+    assert [table.active(pool, most) for most in (0, 1, 2, 9)] == [0, 1, 2, 2]
+
+
 def test_a_job_without_a_holder_cannot_be_taken_from_one(table: ControlTable, queued: Job) -> None:
     with pytest.raises(ValueError, match="has no holder"):
         table.requeue(queued, NOW, "", lapse(queued), "op")
@@ -704,6 +802,11 @@ def finish_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     return lambda op: table.finish(running, JobStatus.COMPLETED, NOW, "", (), op)
 
 
+def withdraw_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
+    table.put(job_of(pool), None, "put")
+    return lambda op: table.finish(job_of(pool), JobStatus.CANCELLED, NOW, "", (), op)
+
+
 def requeue_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     table.put(job_of(pool), None, "put")
     running = bring(table, job_of(pool), JobStatus.RUNNING)
@@ -717,6 +820,7 @@ OPERATIONS: Final = {
     "put on an ended run": replace_again,
     "claim": claim_again,
     "finish": finish_again,
+    "withdraw": withdraw_again,
     "requeue": requeue_again,
 }
 every_operation = pytest.mark.parametrize("prepare", OPERATIONS.values(), ids=OPERATIONS)

@@ -131,9 +131,12 @@ class Stage:
 
 
 @contextmanager
-def staged(folder: Path, caps: Mapping[str, int], **knobs: object) -> Iterator[Stage]:
-    """A cloud of its own with these pools, deployed. `knobs` are every pool's."""
-    config = {"pools": [{"name": name, "cap": cap, **knobs} for name, cap in caps.items()], "intake_batch_size": 1}
+def staged(
+    folder: Path, caps: Mapping[str, int], settings: Mapping[str, object] | None = None, **knobs: object
+) -> Iterator[Stage]:
+    """A cloud of its own with these pools, deployed. `settings` are the deployment's, `knobs` every pool's."""
+    pools = [{"name": name, "cap": cap, **knobs} for name, cap in caps.items()]
+    config = {"pools": pools, "intake_batch_size": 1, **(settings or {})}
     with Cloud(folder / "state", cold_start_s=0.5) as cloud:
         synth = Synth(config, cloud.environment())
         endpoints = cloud.start()

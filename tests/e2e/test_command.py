@@ -203,3 +203,4 @@ def test_the_schema_is_printed_as_json(tmp_path: Path) -> None:
     schema = json.loads(fleetcap(tmp_path, "schema").stdout)
     assert schema["required"] == ["source"]
     assert schema["additionalProperties"] is False
+    assert "sequence" in json.loads(fleetcap(tmp_path, "schema", "--event").stdout)["required"]

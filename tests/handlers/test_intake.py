@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from fleetcap import limits
 from fleetcap.catalog import artifact_keys
 from fleetcap.fleet import Fleet
-from fleetcap.model import Doubt, Holder, JobStatus, Lease, NotStarted, SlotId, SlotState, Unanswered
+from fleetcap.model import Doubt, Holder, Job, JobStatus, Lease, NotStarted, SlotId, SlotState, Unanswered
 from handlers.intake import Intake
 from tests.fakes import FakeCache, FakeTasks, HandClock, Lines, make_fleet
 
@@ -59,6 +59,20 @@ def test_a_new_key_becomes_a_queued_job_with_a_worker_of_its_own(
     assert (job.status, job.run, job.attempt) == (JobStatus.QUEUED, 1, 0)
     held = [slot for slot in fleet.table.slots("default") if slot.held]
     assert [(slot.state, slot.arn, slot.for_job) for slot in held] == [(SlotState.LAUNCHING, "arn:task/0", "a")]
+    assert len(tasks.calls) == 1
+
+
+def test_an_object_that_s3_tells_of_becomes_one_job_however_often_it_is_told(
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+) -> None:
+    created = {"bucket": {"name": "input"}, "object": {"key": "a b.bam", "etag": "0" * 32}}
+    told = json.dumps({"source": "aws.s3", "detail-type": "Object Created", "detail": created})
+    intake.handle(batch(clock, told))
+    intake.handle(batch(clock, told))
+    [key] = {str(line["key"]) for line in lines.of("admitted")}
+    job = fleet.table.job(key)
+    assert job is not None
+    assert (job.request.source, job.run) == ("s3://input/a b.bam", 1)
     assert len(tasks.calls) == 1
 
 
@@ -190,3 +204,114 @@ def test_a_cap_of_zero_launches_nothing_and_queues(intake: Intake, fleet: Fleet,
     assert isinstance(stopped.tasks, FakeTasks)
     assert stopped.tasks.calls == []
     assert fleet.table.job("a") is not None
+
+
+# --- force, the ceiling, the name in the logs
+
+
+def completed(intake: Intake, fleet: Fleet, clock: HandClock, cache: FakeCache) -> Job:
+    """Run 1 of key `a`, its result in the cache, some time ago."""
+    intake.handle(batch(clock, message("a")))
+    queued = fleet.table.job("a")
+    assert queued
+    running = fleet.table.claim(queued, Holder(Lease(SlotId("default", 0), 1)), clock.now(), clock.unique())
+    assert running
+    artifacts = artifact_keys("a", "bam")
+    assert fleet.table.finish(running, JobStatus.COMPLETED, clock.now(), "", artifacts, clock.unique())
+    cache.held |= set(artifacts)
+    clock.sleep(60)
+    ended = fleet.table.job("a")
+    assert ended
+    return ended
+
+
+def test_force_begins_a_run_although_the_result_stands_and_marks_what_is_older_as_void(
+    intake: Intake, fleet: Fleet, clock: HandClock, cache: FakeCache
+) -> None:
+    before = completed(intake, fleet, clock, cache)
+    intake.handle(batch(clock, message("a", force=True)))
+    job = fleet.table.job("a")
+    assert job
+    assert (job.run, job.status, job.attempt) == (2, JobStatus.QUEUED, before.attempt)
+    assert job.since == job.queued_at == clock.now()
+    assert job.changes > before.changes
+
+
+def test_a_forced_message_that_comes_again_after_its_run_begins_no_other(
+    intake: Intake, fleet: Fleet, clock: HandClock, cache: FakeCache
+) -> None:
+    completed(intake, fleet, clock, cache)
+    forced = batch(clock, message("a", force=True))
+    intake.handle(forced)
+    job = fleet.table.job("a")
+    assert job
+    assert fleet.table.finish(job, JobStatus.CANCELLED, clock.now(), "", (), clock.unique())
+    intake.handle(forced)
+    again = fleet.table.job("a")
+    assert again
+    assert again.run == 2
+
+
+def test_a_forced_message_joins_the_run_that_is_under_way(intake: Intake, fleet: Fleet, clock: HandClock) -> None:
+    intake.handle(batch(clock, message("a")))
+    intake.handle(batch(clock, message("a", force=True)))
+    job = fleet.table.job("a")
+    assert job
+    assert (job.run, job.since) == (1, 0.0)
+
+
+def test_the_count_of_changes_grows_even_where_the_item_was_deleted_in_between(
+    intake: Intake, fleet: Fleet, clock: HandClock
+) -> None:
+    intake.handle(batch(clock, message("a"), message("b")))
+    first, second = fleet.table.job("a"), fleet.table.job("b")
+    assert first
+    assert second
+    assert first.changes == second.changes == int(clock.now())
+
+
+@pytest.fixture
+def crowded(intake: Intake, fleet: Fleet, clock: HandClock) -> Intake:
+    """An intake whose pool takes two active jobs, and has them."""
+    pools = {"default": replace(fleet.pools["default"], active_jobs_max=2)}
+    crowded = replace(intake, fleet=replace(fleet, pools=pools))
+    crowded.handle(batch(clock, message("a")))
+    crowded.handle(batch(clock, message("b")))
+    return crowded
+
+
+def test_the_ceiling_turns_new_work_away_with_its_reason(
+    crowded: Intake, fleet: Fleet, clock: HandClock, rejects: FakeRejects
+) -> None:
+    assert crowded.handle(batch(clock, message("c"))) == {"batchItemFailures": []}
+    assert fleet.table.job("c") is None
+    [(_, reason, _)] = rejects.kept
+    assert reason.startswith("ceiling: pool default has 2 active jobs")
+
+
+def test_the_ceiling_lets_a_message_join_a_run_and_a_finished_result_answer(
+    crowded: Intake, clock: HandClock, rejects: FakeRejects, cache: FakeCache, lines: Lines
+) -> None:
+    cache.held |= set(artifact_keys("known", "bam"))
+    crowded.handle(batch(clock, message("a"), message("known")))
+    assert rejects.kept == []
+    assert [line["decision"] for line in lines.of("admitted")][-2:] == ["Attach", "Record"]
+
+
+def test_room_below_the_ceiling_takes_new_work_again(crowded: Intake, fleet: Fleet, clock: HandClock) -> None:
+    job = fleet.table.job("a")
+    assert job
+    assert fleet.table.finish(job, JobStatus.CANCELLED, clock.now(), "", (), clock.unique())
+    crowded.handle(batch(clock, message("c")))
+    assert fleet.table.job("c")
+
+
+def test_a_job_is_named_in_the_logs_by_its_first_message_or_as_that_message_says(
+    intake: Intake, fleet: Fleet, clock: HandClock, lines: Lines
+) -> None:
+    intake.handle(batch(clock, message("a"), message("b", correlation_id="order-7")))
+    intake.handle(batch(clock, message("a", correlation_id="too late")))
+    intake.handle(batch(clock, message("b", correlation_id="later")))
+    found = [fleet.table.job(key) for key in ("a", "b")]
+    assert [job and job.correlation_id for job in found] == ["m0", "order-7"]
+    assert [line["correlation_id"] for line in lines.of("admitted")] == ["m0", "order-7", "order-7"]

@@ -13,6 +13,7 @@ from fleetcap.model import (
     Holder,
     Job,
     JobStatus,
+    NotStarted,
     Pool,
     Slot,
     SlotState,
@@ -274,3 +275,57 @@ def test_a_task_that_turns_out_to_live_under_a_freed_slot_is_stopped_and_reporte
     fleet.launch(slot.lease, slot.launch, 0)
     assert tasks.stopped == ["arn:task/0"]
     assert len(lines.of("late answer")) == 1
+
+
+# --- deadlines
+
+
+def starving(fleet: Fleet, tasks: FakeTasks, dispatch_deadline_s: float) -> Fleet:
+    """A fleet for which there is no capacity."""
+    tasks.answers = [NotStarted("Capacity is unavailable at this time")] * 999
+    pools = {"default": replace(fleet.pools["default"], dispatch_deadline_s=dispatch_deadline_s)}
+    return replace(fleet, pools=pools)
+
+
+def test_a_job_for_which_no_capacity_comes_fails_at_the_deadline_and_not_before(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+) -> None:
+    without = starving(fleet, tasks, 1_800)
+    queue(fleet, clock, "a")
+    began_at = clock.now()
+    while status(fleet) is JobStatus.QUEUED and clock.now() < began_at + 7_200:
+        tick.handle(without)
+        clock.sleep(60)
+    job = fleet.table.job("a")
+    assert job
+    assert job.status is JobStatus.FAILED
+    assert job.error.startswith("capacity: pool default has had room but started no worker for 31 min")
+    assert "AWS has no Fargate capacity" in job.error
+    assert 1_800 < job.ended_at - began_at <= 1_800 + 120
+
+
+def test_a_worker_that_comes_in_between_begins_the_wait_anew(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
+    slot = work(fleet, clock)
+    without = starving(fleet, tasks, 1_800)
+    for _ in range(10):
+        queue(fleet, clock, f"more {clock.now():.0f}")
+        tick.handle(without)
+        clock.sleep(200)
+        assert fleet.table.beat(slot.lease, slot.arn, True, clock.now()) is not None
+    assert all(job.queued_at for job in fleet.table.queued(without.pools["default"], clock.now(), 99))
+    assert len(fleet.table.queued(without.pools["default"], clock.now(), 99)) == 10
+
+
+def test_a_job_that_was_claimed_meanwhile_is_not_given_up(
+    fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = {"default": replace(fleet.pools["default"], waiting_limit_s=60.0)}
+    limited = replace(fleet, pools=pools)
+    slot = work(fleet, clock)
+    job = queue(fleet, clock, "b")
+    clock.sleep(61)
+    assert fleet.table.beat(slot.lease, slot.arn, False, clock.now()) is not None
+    assert fleet.table.claim(job, Holder(slot.lease, 1), clock.now(), clock.unique())
+    monkeypatch.setattr(fleet.table, "queued", lambda *_: [job.as_queued])
+    tick.handle(limited)
+    assert status(fleet, "b") is JobStatus.RUNNING

@@ -16,6 +16,8 @@ ADMIT: Final = "lambdas/fleetcap/decide/admit.py"
 CAPACITY: Final = "lambdas/fleetcap/decide/capacity.py"
 LAUNCH: Final = "lambdas/fleetcap/decide/launch.py"
 RECOVER: Final = "lambdas/fleetcap/decide/recover.py"
+RETRY: Final = "lambdas/fleetcap/decide/retry.py"
+DEADLINES: Final = "lambdas/fleetcap/decide/deadlines.py"
 CONTROL_TABLE: Final = "lambdas/fleetcap/adapters/control_table.py"
 DYNAMO: Final = "lambdas/fleetcap/adapters/dynamo.py"
 WORKERS: Final = "lambdas/fleetcap/adapters/workers.py"
@@ -142,33 +144,73 @@ CLAUSES: Final = (
         "heartbeat: running under this attempt",
         0,
         KEYS,
-        """"heartbeat",
-        job_key(running.key),
-        running_at_attempt(running),""",
-        f'"heartbeat", job_key(running.key), {ANYTHING},',
+        '"heartbeat", job_key(running.key), running_at_attempt(running), sets)',
+        f'"heartbeat", job_key(running.key), {ANYTHING}, sets)',
     ),
     Guard(
         "finish: running under this attempt",
         0,
         KEYS,
-        """"finish",
-        job_key(running.key),
-        running_at_attempt(running),""",
-        f'"finish", job_key(running.key), {ANYTHING},',
+        "running_at_attempt(job) if running else queued_at_attempt(job),",
+        f"{ANYTHING} if running else queued_at_attempt(job),",
+    ),
+    Guard(
+        "withdraw: queued at the attempt as read",
+        0,
+        KEYS,
+        "running_at_attempt(job) if running else queued_at_attempt(job),",
+        f"running_at_attempt(job) if running else {ANYTHING},",
+    ),
+    Guard(
+        "cancel: the run as read is running",
+        0,
+        KEYS,
+        '"cancel", job_key(running.key), run_running(running.run),',
+        f'"cancel", job_key(running.key), {ANYTHING},',
+    ),
+    Guard(
+        "cancel: the run as read is running (the run)",
+        0,
+        KEYS,
+        """"#run = :run AND #status = :running",
+        {":run": run, ":running": JobStatus.RUNNING.value},""",
+        '"#status = :running", {":running": JobStatus.RUNNING.value},',
+    ),
+    Guard(
+        "cancel: the run as read is running (running)",
+        0,
+        KEYS,
+        """"#run = :run AND #status = :running",
+        {":run": run, ":running": JobStatus.RUNNING.value},""",
+        '"#run = :run", {":run": run},',
+    ),
+    Guard(
+        "cancel: a claim's op stays",
+        11,
+        KEYS,
+        '{"cancel": reason[: limits.PROGRESS_MAX_CHARS]}',
+        '{"cancel": reason[: limits.PROGRESS_MAX_CHARS], OP: "cancel"}',
+    ),
+    Guard(
+        "requeue: nobody asked to cancel it",
+        0,
+        KEYS,
+        "running_at_attempt(running) & held_by(running.holder) & NOT_CANCELLED,",
+        "running_at_attempt(running) & held_by(running.holder),",
     ),
     Guard(
         "requeue: running under this attempt",
         0,
         KEYS,
-        "running_at_attempt(running) & held_by(running.holder),",
-        "held_by(running.holder),",
+        "running_at_attempt(running) & held_by(running.holder) & NOT_CANCELLED,",
+        "held_by(running.holder) & NOT_CANCELLED,",
     ),
     Guard(
         "requeue: held by this holder",
         8,
         KEYS,
-        "running_at_attempt(running) & held_by(running.holder),",
-        "running_at_attempt(running),",
+        "running_at_attempt(running) & held_by(running.holder) & NOT_CANCELLED,",
+        "running_at_attempt(running) & NOT_CANCELLED,",
     ),
     Guard(
         "heartbeat, finish, requeue: running under this attempt (running)",
@@ -513,8 +555,8 @@ RULES: Final = (
         "rule 11: a claim is repeated under its op",
         11,
         WORKER,
-        "job = self._table.claim(claim.job, claim.holder, self._clock.now(), claim.op)",
-        "job = self._table.claim(claim.job, claim.holder, self._clock.now(), self._clock.unique())",
+        "job = self._table.claim(claim.job, claim.holder, self._clock.now(), claim.op, task)",
+        "job = self._table.claim(claim.job, claim.holder, self._clock.now(), self._clock.unique(), task)",
     ),
     Guard(
         "rule 11: a claim without an answer is repeated",
@@ -552,8 +594,8 @@ RULES: Final = (
         14,
         INTAKE,
         """            standing = self.fleet.table.job(accepted.key)
-            needs_cache = standing is None or standing.ended
-            cached = needs_cache and self.cache.has_all(_results(accepted))
+            asks_cache = not accepted.force and (standing is None or standing.ended)
+            cached = asks_cache and self.cache.has_all(_results(accepted))
 """,
         """            cached = self.cache.has_all(_results(accepted))
             standing = self.fleet.table.job(accepted.key)
@@ -619,8 +661,8 @@ RULES: Final = (
         "rule 16: failures that ECS names are not tried again at once",
         16,
         FLEET,
-        'f"RunTask failed: {reason}", failed=True, strikes=strikes)',
-        'f"RunTask failed: {reason}", failed=False, strikes=strikes)',
+        "taxonomy.never_started(reason), failed=True, strikes=strikes)",
+        "taxonomy.never_started(reason), failed=False, strikes=strikes)",
     ),
     Guard(
         "rule 16: a pool that backs off launches nothing",
@@ -679,8 +721,8 @@ OWN: Final = (
         "worker: a job that is lost is noticed",
         0,
         WORKER,
-        "return standing is not None and _same_attempt(standing, lane.job)",
-        "return True",
+        "        if standing is None or not _same_attempt(standing, lane.job):\n            return False\n        if",
+        "        if standing is None:\n            return True\n        if",
     ),
     Guard(
         "worker: a process dies before its end is written",
@@ -690,11 +732,46 @@ OWN: Final = (
         "        now, jitter =",
     ),
     Guard(
-        "worker: a process dies before its job is given back",
+        "worker: a process dies before its job is cancelled",
         0,
         WORKER,
-        "                lane.kill()\n                outcome = recover.interrupted",
-        "                outcome = recover.interrupted",
+        "        lane.kill()\n        lane.ending = _Ending(self._clock.unique(), retry.cancelled(standing))",
+        "        lane.ending = _Ending(self._clock.unique(), retry.cancelled(standing))",
+    ),
+    Guard(
+        "worker: a cancel is obeyed",
+        0,
+        WORKER,
+        "        if standing.cancel:\n            self._cancel(lane, standing)\n        return True",
+        "        return True",
+    ),
+    Guard(
+        "worker: a job that may not return to the queue ends",
+        0,
+        WORKER,
+        "        if accepted or not isinstance(ending.outcome, retry.Requeue):",
+        "        if ending:",
+    ),
+    Guard(
+        "decider: a job that is to be cancelled ends with its worker",
+        0,
+        RETRY,
+        "    if job.cancel:\n        return cancelled(job)\n",
+        "",
+    ),
+    Guard(
+        "tick: a job that was claimed meanwhile is not given up",
+        0,
+        FLEET,
+        "if job is None or job.status is not JobStatus.QUEUED or job.attempt != late.job.attempt:",
+        "if job is None:",
+    ),
+    Guard(
+        "tick: only time without capacity counts against the dispatch deadline",
+        0,
+        DEADLINES,
+        "    return now - since if since and has_room else 0.0",
+        "    return now - since if has_room else 0.0",
     ),
     Guard(
         "worker: a job that ended with the signal is not given back",
@@ -702,8 +779,8 @@ OWN: Final = (
         WORKER,
         """                self._hear(lane)
             if not lane.ending:
-                lane.kill()""",
-        """                lane.kill()""",
+                self._end(lane, FailureClass.INTERRUPTED,""",
+        """                self._end(lane, FailureClass.INTERRUPTED,""",
     ),
     Guard(
         "worker: nothing is claimed without a beat that was accepted lately",
@@ -737,7 +814,7 @@ OWN: Final = (
         "worker: a job whose process does not start does not stay in its lane",
         0,
         WORKER,
-        '            self._end(lane, Failure("internal: the job\'s process could not be started", False))\n',
+        '            self._end(lane, FailureClass.FAILED, "internal: the job\'s process could not be started")\n',
         "",
     ),
     Guard(

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from fleetcap import limits
+from fleetcap import catalog, limits
 from stacks.config import Config, ConfigError, PoolConfig
 
 BAD_POOLS = {
@@ -20,6 +20,9 @@ BAD_POOLS = {
         {"assign_public_ip": False},
         "assign_public_ip of pool 'default' is false",
     ),
+    "a deadline before it begins": ({"dispatch_deadline_s": -1}, "dispatch_deadline_s of pool 'default' is -1"),
+    "a wait of less than nothing": ({"waiting_limit_s": -1}, "waiting_limit_s of pool 'default' is -1"),
+    "a ceiling below the ground": ({"active_jobs_max": -1}, "active_jobs_max of pool 'default' is -1"),
     "no lane": ({"jobs_per_worker": 0}, "jobs_per_worker of pool 'default' is 0"),
     "a sort larger than the worker": ({"sort_threads": 4, "jobs_per_worker": 2}, "is 2048 MB"),
     "a stop timeout that Fargate does not grant": ({"stop_timeout_s": 121}, "stop_timeout_s of pool 'default' is 121"),
@@ -27,6 +30,8 @@ BAD_POOLS = {
     "a heartbeat of half the stale time": ({"heartbeat_s": limits.STALE_S // 2}, "set less than 90"),
     "a beat of a third of the silence": ({"beat_s": limits.SILENT_S // 3}, "set less than 40"),
     "a busy loop": ({"look_s": 0}, "look_s of pool 'default' is 0"),
+    "more kept directories than a disk bears": ({"keep_failed_dirs": 17}, "keep_failed_dirs of pool 'default' is 17"),
+    "fewer than no kept directories": ({"keep_failed_dirs": -1}, "set 0 to 16"),
     "a name with capitals": ({"name": "Large"}, "pool name 'Large'"),
     "too long a name": ({"name": "a" * 33}, "32 at most"),
     "an unknown setting": ({"memory": 2048}, "pools[0].memory is no setting"),
@@ -52,15 +57,96 @@ BAD_SETTINGS = {
     "more hosts than fit": ({"source_hosts": ["a" * 60 + ".example.org"] * 8}, "source_hosts takes 583 characters"),
     "one host outside a list": ({"source_hosts": "example.org"}, "fleetcap.source_hosts must be a list of texts"),
     "any bucket": ({"extra_source_buckets": ["*"]}, "extra_source_buckets names '*'"),
+    "a host that is an address": ({"source_hosts": ["10.0.0.5"]}, "source_hosts names '10.0.0.5', which is an address"),
+    "an address in disguise": ({"source_hosts": ["0x7f.1"]}, "source_hosts names '0x7f.1', which is an address"),
+    "another disguise": ({"source_hosts": ["2130706433"]}, "which is an address and no name"),
+    "a private host that is not allowed at all": (
+        {"private_source_hosts": ["inside.example.org"]},
+        "private_source_hosts names 'inside.example.org', which source_hosts does not",
+    ),
+    "an owner without an account": (
+        {"extra_source_buckets": ["reads"], "source_bucket_owners": ["reads"]},
+        "write bucket=123456789012",
+    ),
+    "an owner of a bucket that is not read": (
+        {"source_bucket_owners": ["reads=123456789012"]},
+        "source_bucket_owners names the bucket 'reads', which no worker may read",
+    ),
+    "two owners of one bucket": (
+        {
+            "extra_source_buckets": ["reads"],
+            "source_bucket_owners": ["reads=123456789012", "reads=210987654321"],
+        },
+        "source_bucket_owners names the bucket 'reads' twice",
+    ),
+    "a bucket that nobody reads and somebody pays for": (
+        {"requester_pays_buckets": ["reads"]},
+        "requester_pays_buckets names the bucket 'reads', which no worker may read",
+    ),
+    "any key": ({"source_kms_keys": ["*"]}, "source_kms_keys holds '*'"),
+    "a key by its alias": (
+        {"source_kms_keys": ["arn:aws:kms:us-east-1:123456789012:alias/reads"]},
+        "write the key's ARN, not an alias",
+    ),
+    "a key of the cache by its id": ({"cache_kms_key": "1234"}, "cache_kms_key is '1234'"),
     "a prefix without its slash": ({"cache_prefix": "portal"}, "cache_prefix is 'portal'"),
     "a prefix that climbs": ({"cache_prefix": "../"}, "cache_prefix is '../'"),
     "an expiry at once": ({"cache_expiry_days": 0}, "cache_expiry_days is 0"),
+    "no event at all": ({"event_statuses": []}, "event_statuses is empty"),
+    "an event of a status that is none": ({"event_statuses": ["DONE"]}, "event_statuses names 'DONE'"),
+    "uploads without a pool": ({"s3_trigger": True, "pools": [{"name": "b"}]}, "there is no pool 'default'"),
     "no pool": ({"pools": []}, "pools is empty"),
     "more pools than fit": ({"pools": [{"name": f"p{n}"} for n in range(5)]}, "pools lists 5 pools"),
     "one name twice": ({"pools": [{}, {"cap": 2}]}, "pool name 'default' appears twice"),
     "pools that are no list": ({"pools": {"name": "a"}}, "pools must be a list"),
     "a pool that is no object": ({"pools": [3]}, "pools[0] must be one object"),
 }
+
+
+OWN: dict[str, object] = {"name": "own", "version": 1, "kinds": ["out.txt"]}
+BAD_PROCESSORS: dict[str, tuple[object, str]] = {
+    "no list": (OWN, "processors must be a list"),
+    "no object": (["own"], "processors[0] is no JSON"),
+    "no name": ([{"version": 1, "kinds": ["a"]}], "processors[0] has no name"),
+    "no version": ([{"name": "own", "kinds": ["a"]}], "processors[0] has no version"),
+    "no artifact": ([{**OWN, "kinds": []}], "kinds of processor 'own' is ''"),
+    "one artifact twice": ([{**OWN, "kinds": ["a", "a"]}], "kinds of processor 'own' is 'a, a'"),
+    "an unknown setting": ([{**OWN, "image": "x"}], "processors[0].image is no setting"),
+    "a name of the image's own": ([{**OWN, "name": "bam"}], "processor 'bam' is one of the image's own"),
+    "a name with capitals": ([{**OWN, "name": "Own"}], "processor 'Own' is part of every artifact's key"),
+    "one name twice": ([OWN, OWN], "processor 'own' is declared twice"),
+    "a version below 1": ([{**OWN, "version": 0}], "version of processor 'own' is 0"),
+    "a kind that climbs": ([{**OWN, "kinds": ["../x"]}], "kinds of processor 'own' names '../x'"),
+    "a suffix in capitals": ([{**OWN, "suffixes": [".TXT"]}], "suffixes of processor 'own' names '.TXT'"),
+    "a suffix of the image's own": (
+        [{**OWN, "suffixes": [".vcf.gz"]}],
+        "'.vcf.gz' of processor 'own' is taken by 'vcf'",
+    ),
+    "a suffix twice": (
+        [{**OWN, "suffixes": [".x"]}, {**OWN, "name": "other", "suffixes": [".x"]}],
+        "suffix '.x' of processor 'own' is taken by 'other'",
+    ),
+    "a param of odd letters": ([{**OWN, "params": ["a b"]}], "params of processor 'own' names 'a b'"),
+    "more than fits": ([{**OWN, "kinds": [f"{n:060}" for n in range(40)]}], "characters, but beside 1 pools"),
+}
+
+
+@pytest.mark.parametrize(("processors", "sentence"), BAD_PROCESSORS.values(), ids=BAD_PROCESSORS)
+def test_a_processor_is_refused_with(processors: object, sentence: str) -> None:
+    assert sentence in _refusal({"fleetcap": {"processors": processors}})
+
+
+def test_a_declared_processor_is_the_one_that_the_catalog_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {**OWN, "suffixes": [".txt", ".my.vcf"], "params": ["level"]}
+    config = Config.from_context({"fleetcap": {"processors": [own]}})
+    monkeypatch.setattr(catalog, "PROCESSORS", dict(catalog.PROCESSORS))
+    catalog.declare(config.declared_processors)
+    assert catalog.PROCESSORS["own"] == config.processors[0]
+    assert [catalog.processor_for(name) for name in ("a.txt", "a.my.vcf", "a.vcf")] == [
+        config.processors[0],
+        config.processors[0],
+        catalog.PROCESSORS["vcf"],
+    ]
 
 
 @pytest.mark.parametrize(("pool", "sentence"), BAD_POOLS.values(), ids=BAD_POOLS)
@@ -101,6 +187,12 @@ def test_the_short_cap_changes_the_default_pool_only() -> None:
     pools = Config.from_context({"cap": "4", "fleetcap": {"pools": [{"memory_mib": 4096}, {"name": "b"}]}}).pools
 
     assert [(pool.name, pool.cap, pool.memory_mib) for pool in pools] == [("default", 4, 4096), ("b", 16, 2048)]
+
+
+def test_an_address_may_be_a_source_if_it_is_named_twice() -> None:
+    hosts = {"source_hosts": ["10.0.0.5"], "private_source_hosts": ["10.0.0.5"]}
+
+    assert Config.from_context({"fleetcap": hosts}).private_source_hosts == ("10.0.0.5",)
 
 
 def test_a_cap_of_zero_pauses_a_pool() -> None:

@@ -28,10 +28,15 @@ task_state               | sqs: DeleteMessage GetQueueAttributes ReceiveMessage 
 tick                     | logs: CreateLogStream PutLogEvents             | TickLogs                         |
 tick                     | logs: CreateLogStream PutLogEvents             | log-group:TickLogs               |
 tick                     | ecs: DescribeTasks StopTask                    | task/Cluster/*                   |
+publish                  | logs: CreateLogStream PutLogEvents             | PublishLogs                      |
+publish                  | logs: CreateLogStream PutLogEvents             | log-group:PublishLogs            |
+publish                  | dynamodb: DescribeStream GetRecords GetShardIterator ListStreams | ControlTable/stream |
+publish                  | events: PutEvents                              | Bus                              |
+publish                  | sqs: SendMessage                               | queue Unpublished                |
 schedule                 | lambda: InvokeFunction                         | function Tick                    |
 task                     | dynamodb: GetItem UpdateItem                   | ControlTable                     |
 task                     | dynamodb: Query                                | ControlTable/index/open          |
-task                     | s3: AbortMultipartUpload GetObject PutObject   | Cache/*                          |
+task                     | s3: AbortMultipartUpload DeleteObject GetObject PutObject | Cache/*               |
 task                     | s3: GetObject                                  | Input/*                          |
 task                     | s3: ListBucket                                 | Cache                            |
 task                     | s3: ListBucket                                 | Input                            |
@@ -46,6 +51,7 @@ TRUSTED = {
     "intake": "lambda.amazonaws.com",
     "task_state": "lambda.amazonaws.com",
     "tick": "lambda.amazonaws.com",
+    "publish": "lambda.amazonaws.com",
     "schedule": "scheduler.amazonaws.com",
     "task": "ecs-tasks.amazonaws.com",
     "execution": "ecs-tasks.amazonaws.com",
@@ -91,15 +97,37 @@ def test_a_cache_prefix_narrows_the_rights_and_extra_buckets_are_only_read(turne
     assert not [right for right in rights if right[1] == "s3:PutObject" and right[2] != "Cache/portal/*"]
 
 
-def test_queues_take_messages_from_the_rule_only(stacks: Synthesized) -> None:
-    allowed = [
-        (statement["Principal"], list(statement["Condition"]))
+def test_keys_of_the_customer_are_used_through_s3_only_and_by_those_who_must(turned: Synthesized) -> None:
+    key, source = "key/11111111-2222-3333-4444-555555555555", "key/mrk-0123456789abcdef0123456789abcdef"
+    of_the_cache = "kms:ViaService is s3.eu-central-1.amazonaws.com and kms:EncryptionContext:aws:s3:arn is Cache"
+    rights = sorted(right for right in _granted(turned) if right[1].startswith("kms:"))
+
+    assert rights == [
+        ("intake", "kms:Decrypt", key, of_the_cache),
+        ("task", "kms:Decrypt", key, of_the_cache),
+        ("task", "kms:Decrypt", source, "kms:ViaService is s3.us-east-1.amazonaws.com"),
+        ("task", "kms:GenerateDataKey", key, of_the_cache),
+    ]
+
+
+def test_queues_take_messages_from_their_rule_only(stacks: Synthesized) -> None:
+    speller = _Speller(stacks)
+    allowed = {
+        speller.spell(statement["Resource"]): (
+            statement["Principal"]["Service"],
+            {key: {name: speller.spell(arn) for name, arn in of.items()} for key, of in statement["Condition"].items()},
+        )
         for _, policy in stacks.resources("AWS::SQS::QueuePolicy")
         for statement in policy["PolicyDocument"]["Statement"]
         if statement["Effect"] == "Allow"
-    ]
+    }
 
-    assert allowed == [({"Service": "events.amazonaws.com"}, ["ArnEquals"])] * 2
+    rules = {"Events": "TaskStateChanges", "EventDeadLetters": "TaskStateChanges"}
+    rules |= {"Intake": "Uploads", "IntakeDeadLetters": "Uploads"}
+    assert allowed == {
+        f"queue {queue}": ("events.amazonaws.com", {"ArnEquals": {"aws:SourceArn": rule}})
+        for queue, rule in rules.items()
+    }
 
 
 # --- reading the table and the template
@@ -173,7 +201,7 @@ class _Speller:
             case "Ref":
                 return "aws" if argument.startswith("AWS::") else self._name(argument)
             case "Fn::GetAtt":
-                return self._name(argument[0])
+                return self._name(argument[0]) + ("/stream" if argument[1] == "StreamArn" else "")
             case "Fn::ImportValue":
                 return self._raw(self._exports[argument])
             case "Fn::Join":

@@ -8,13 +8,16 @@ from typing import Any
 
 import pytest
 
-from fleetcap import keys, limits
-from tests.stacks.conftest import Synthesized
+from fleetcap import catalog, keys, limits
+from fleetcap.sources import SourceRules
+from tests.stacks.conftest import Synthesized, name_of
+from worker_image.worker import Settings
 
 WITHOUT_DEAD_LETTERS = {
     "IntakeDeadLetters": "it is the dead letter queue of intake",
     "EventDeadLetters": "it is the dead letter queue of the events",
     "Rejected": "nothing in the deployment receives from it; a person does",
+    "Unpublished": "the same",
 }
 OUTPUTS = {
     "TableName",
@@ -31,7 +34,14 @@ OUTPUTS = {
     "IntakeFunctionName",
     "TaskStateFunctionName",
     "TickFunctionName",
+    "PublishFunctionName",
+    "UnpublishedQueueUrl",
+    "EventBusName",
 }
+
+
+DECIDERS = ("Intake", "TaskState", "Tick")
+"""The functions that change the table; `Publish` only reads its stream."""
 
 
 @pytest.fixture(params=["stacks", "turned"])
@@ -77,9 +87,34 @@ def test_buckets_are_private_encrypted_and_reached_by_tls_only(either: Synthesiz
         assert set(bucket["PublicAccessBlockConfiguration"].values()) == {True}
         assert len(bucket["PublicAccessBlockConfiguration"]) == 4
         (rule,) = bucket["BucketEncryption"]["ServerSideEncryptionConfiguration"]
-        assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] == "AES256"
+        assert rule["ServerSideEncryptionByDefault"]["SSEAlgorithm"] in {"AES256", "aws:kms"}
     policies = [policy for _, policy in either.resources("AWS::S3::BucketPolicy")]
     assert [_tls_only(policy) for policy in policies] == [True] * len(buckets)
+
+
+@pytest.mark.parametrize(
+    ("which", "cache"),
+    [
+        ("stacks", {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}),
+        (
+            "turned",
+            {
+                "BucketKeyEnabled": True,
+                "ServerSideEncryptionByDefault": {
+                    "SSEAlgorithm": "aws:kms",
+                    "KMSMasterKeyID": "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555",
+                },
+            },
+        ),
+    ],
+)
+def test_the_cache_is_encrypted_under_the_customers_key_if_there_is_one(
+    which: str, cache: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    found: Synthesized = request.getfixturevalue(which)
+
+    assert _encryption(found, "Cache") == [cache]
+    assert _encryption(found, "Input") == [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]
 
 
 def test_only_the_cache_forgets_and_both_drop_abandoned_uploads(stacks: Synthesized) -> None:
@@ -153,7 +188,7 @@ def test_data_is_kept_unless_told_otherwise(which: str, policy: str, request: py
 def test_no_decider_lives_longer_than_a_minute(either: Synthesized) -> None:
     functions = dict(either.resources("AWS::Lambda::Function"))
 
-    assert set(functions) == {"Intake", "TaskState", "Tick"}
+    assert set(functions) == {*DECIDERS, "Publish"}
     assert all(function["Timeout"] <= 60 for function in functions.values())
     assert not [name for name, function in functions.items() if "ReservedConcurrentExecutions" in function]
 
@@ -172,6 +207,7 @@ def test_queues_feed_their_deciders_with_partial_failures(
 ) -> None:
     found: Synthesized = request.getfixturevalue(which)
     mappings = dict(found.resources("AWS::Lambda::EventSourceMapping"))
+    del mappings["PublishSource"]
 
     sizes = {name: (each["BatchSize"], each["MaximumBatchingWindowInSeconds"]) for name, each in mappings.items()}
     assert sizes == {"IntakeSource": (intake_batch, 0), "TaskStateSource": (10, 0)}
@@ -181,7 +217,7 @@ def test_queues_feed_their_deciders_with_partial_failures(
 
 
 def test_task_events_of_our_cluster_reach_a_queue_and_are_kept_when_they_cannot(stacks: Synthesized) -> None:
-    rule = stacks.only("AWS::Events::Rule")
+    rule = stacks.only("AWS::Events::Rule", "TaskStateChanges")
     pattern, (target,) = rule["EventPattern"], rule["Targets"]
 
     assert (pattern["source"], pattern["detail-type"]) == (["aws.ecs"], ["ECS Task State Change"])
@@ -189,6 +225,61 @@ def test_task_events_of_our_cluster_reach_a_queue_and_are_kept_when_they_cannot(
     assert pattern["detail"]["lastStatus"] == ["STOPPED"]
     assert target["Arn"]["Fn::GetAtt"][0].startswith("Events")
     assert target["DeadLetterConfig"]["Arn"]["Fn::GetAtt"][0].startswith("EventDeadLetters")
+
+
+@pytest.mark.parametrize(
+    ("which", "statuses"), [("stacks", ["COMPLETED", "FAILED", "CANCELLED"]), ("turned", ["QUEUED", "COMPLETED"])]
+)
+def test_publish_is_fed_jobs_of_the_wanted_statuses_and_nothing_blocks_the_stream(
+    which: str, statuses: list[str], request: pytest.FixtureRequest
+) -> None:
+    found: Synthesized = request.getfixturevalue(which)
+    mapping = found.only("AWS::Lambda::EventSourceMapping", "PublishSource")
+
+    (criteria,) = mapping["FilterCriteria"]["Filters"]
+    assert json.loads(criteria["Pattern"]) == keys.stream_filter(statuses)
+    assert (mapping["StartingPosition"], mapping["FunctionResponseTypes"]) == (
+        "TRIM_HORIZON",
+        ["ReportBatchItemFailures"],
+    )
+    assert mapping["BisectBatchOnFunctionError"] is True
+    assert mapping["MaximumRetryAttempts"] == limits.PUBLISH_RETRIES
+    assert mapping["MaximumRecordAgeInSeconds"] == limits.PUBLISH_MAX_AGE_S
+    assert mapping["DestinationConfig"]["OnFailure"]["Destination"]["Fn::GetAtt"][0].startswith("Unpublished")
+
+
+def test_publish_knows_the_bus_and_the_cache_and_no_pool(turned: Synthesized) -> None:
+    environment = turned.only("AWS::Lambda::Function", "Publish")["Environment"]["Variables"]
+
+    names = {name for name in environment if name.startswith("FLEETCAP_")}
+    assert names == {
+        keys.ENV_EVENT_BUS,
+        keys.ENV_UNPUBLISHED_QUEUE_URL,
+        keys.ENV_CACHE_BUCKET,
+        keys.ENV_CACHE_PREFIX,
+    }
+    assert environment["AWS_SDK_UA_APP_ID"] == "genomics-publish"
+    assert turned.only("AWS::Events::EventBus")["Name"] == "genomics"
+
+
+@pytest.mark.parametrize(("which", "state"), [("stacks", "DISABLED"), ("turned", "ENABLED")])
+def test_uploads_to_the_input_bucket_and_no_other_reach_intake_if_the_trigger_is_on(
+    which: str, state: str, request: pytest.FixtureRequest
+) -> None:
+    found: Synthesized = request.getfixturevalue(which)
+    rule, buckets = found.only("AWS::Events::Rule", "Uploads"), dict(found.resources("AWS::S3::Bucket"))
+    (bucket,) = rule["EventPattern"]["detail"]["bucket"]["name"]
+    (target,) = rule["Targets"]
+
+    assert rule["State"] == state
+    assert (rule["EventPattern"]["source"], rule["EventPattern"]["detail-type"]) == (["aws.s3"], ["Object Created"])
+    assert name_of(bucket["Ref"]) == "Input"
+    assert name_of(target["Arn"]["Fn::GetAtt"][0]) == "Intake"
+    assert not target.keys() & {"Input", "InputPath", "InputTransformer"}
+    assert {name: "NotificationConfiguration" in each for name, each in buckets.items()} == {
+        "Input": True,
+        "Cache": False,
+    }
 
 
 def test_the_tick_comes_every_minute_and_is_never_repeated(stacks: Synthesized) -> None:
@@ -203,12 +294,28 @@ def test_the_tick_comes_every_minute_and_is_never_repeated(stacks: Synthesized) 
 def test_every_log_group_forgets(either: Synthesized) -> None:
     groups = dict(either.resources("AWS::Logs::LogGroup"))
 
-    assert set(groups) == {"IntakeLogs", "TaskStateLogs", "TickLogs", "Logs"}
+    assert set(groups) == {"IntakeLogs", "TaskStateLogs", "TickLogs", "PublishLogs", "Logs"}
     assert {group["RetentionInDays"] for group in groups.values()} == {30}
 
 
+def test_declared_processors_reach_every_decider_and_worker_and_nobody_where_there_are_none(
+    stacks: Synthesized, turned: Synthesized, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(each: Synthesized) -> list[str]:
+        functions = [each.only("AWS::Lambda::Function", name)["Environment"]["Variables"] for name in DECIDERS]
+        definitions = [task["ContainerDefinitions"][0] for _, task in each.resources("AWS::ECS::TaskDefinition")]
+        workers = [{pair["Name"]: pair["Value"] for pair in worker["Environment"]} for worker in definitions]
+        return [environment.get(keys.ENV_PROCESSORS, "") for environment in functions + workers]
+
+    assert set(told(stacks)) == {""}
+    (declared,) = set(told(turned))
+    monkeypatch.setattr(catalog, "PROCESSORS", dict(catalog.PROCESSORS))
+    catalog.declare(declared)
+    assert catalog.artifact_keys("key", "wordcount") == ("key/wordcount@1/counts.tsv",)
+
+
 def test_the_caps_reach_every_decider(turned: Synthesized) -> None:
-    for name, _ in turned.resources("AWS::Lambda::Function"):
+    for name in DECIDERS:
         assert {pool["name"]: pool["cap"] for pool in _pools(turned, name)} == {"default": 3, "arm-large": 0}
 
 
@@ -221,6 +328,9 @@ def test_a_pool_carries_the_parameters_of_its_launch(stacks: Synthesized) -> Non
         "name": "default",
         "cap": 16,
         "jobs_per_worker": 1,
+        "active_jobs_max": 0,
+        "dispatch_deadline_s": 14_400,
+        "waiting_limit_s": 0,
     }
     assert launch == {
         "cluster": "<Arn>",
@@ -270,7 +380,23 @@ def test_a_worker_is_told_its_knobs(turned: Synthesized) -> None:
         "fence_check_s": 3.0,
         "sort_memory_mb": 256,
         "sort_threads": 1,
+        "disk_gib": 50,
+        "keep_failed_dirs": 2,
     }
+    assert json.loads(environment[keys.ENV_SOURCE_RULES]) == {
+        "private_hosts": ["mirror.example.org"],
+        "owners": {"public-reads": "210987654321"},
+        "requester_pays": ["public-reads"],
+    }
+    Settings(**json.loads(environment[keys.ENV_WORKER]))
+    SourceRules(**json.loads(environment[keys.ENV_SOURCE_RULES]))
+
+
+def test_what_is_not_asked_for_is_off(stacks: Synthesized) -> None:
+    environment = _worker_environment(stacks, "Pooldefault")
+
+    assert SourceRules(**json.loads(environment[keys.ENV_SOURCE_RULES])) == SourceRules([], {}, [])
+    assert Settings(**json.loads(environment[keys.ENV_WORKER])).keep_failed_dirs == 0
 
 
 def test_a_pool_runs_on_the_machine_that_it_asks_for(turned: Synthesized) -> None:
@@ -332,6 +458,11 @@ def test_two_deployments_can_share_an_account(stacks: Synthesized, turned: Synth
 
 
 # --- reading templates
+
+
+def _encryption(stacks: Synthesized, bucket: str) -> list[Any]:
+    rules: list[Any] = stacks.only("AWS::S3::Bucket", bucket)["BucketEncryption"]["ServerSideEncryptionConfiguration"]
+    return rules
 
 
 def _tls_only(policy: Mapping[str, Any]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fleetcap import limits
+from fleetcap import jobs, limits
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.model import Artifact, Flags, Holder, Job, JobStatus, Lease, Slot, SlotState
@@ -338,3 +338,97 @@ def test_an_idle_worker_looks_beyond_entries_that_others_have_taken(
     monkeypatch.setattr(bench.table, "queued", lambda _pool, _now, limit: lagging[:limit])
     bench.run(nothing)
     assert [child.assignment.workflow_key for child in bench.children.started] == ["a"]
+
+
+# --- cancel
+
+
+def cancelling(bench: Bench) -> Callable[[], None]:
+    """A step in which somebody cancels the job."""
+
+    def step() -> None:
+        assert jobs.cancel(bench.table, bench.clock, "a", "by hand")
+
+    return step
+
+
+def test_a_running_job_that_is_cancelled_is_killed_and_ends_within_the_fence_check(bench: Bench) -> None:
+    bench.run(nothing, cancelling(bench), bench.later(limits.FENCE_CHECK_S), nothing)
+    job = bench.job()
+    assert bench.children.started[0].killed
+    assert (job.status, job.error, job.attempt) == (JobStatus.CANCELLED, "cancelled: by hand", 1)
+
+
+def test_a_heartbeat_shows_a_cancel_as_well_so_that_a_busy_job_cannot_hide_it(bench: Bench) -> None:
+    steps: list[Callable[[], None]] = []
+    for number in range(8):
+        stage = ChildReport(progress=Progress(f"stage {number}", number / 10))
+        steps += [bench.say(stage), bench.later(limits.STAGE_WRITE_S)]
+    bench.run(nothing, cancelling(bench), *steps[:6], fence_check_s=1_000)
+    assert bench.job().status is JobStatus.CANCELLED
+
+
+def test_a_cancelled_job_whose_attempt_fails_at_that_moment_is_not_queued_again(bench: Bench) -> None:
+    failed = ChildReport(failure=Failure("internal: it broke", permanent=False), exit_code=1)
+
+    def both() -> None:
+        cancelling(bench)()
+        bench.say(failed)()
+
+    bench.run(nothing, both, nothing, nothing)
+    assert (bench.job().status, bench.job().error) == (JobStatus.CANCELLED, "cancelled: by hand")
+
+
+def test_a_cancelled_job_that_was_done_before_anybody_noticed_is_completed(bench: Bench) -> None:
+    def both() -> None:
+        cancelling(bench)()
+        bench.say(DONE)()
+
+    bench.run(nothing, both, nothing)
+    assert bench.job().status is JobStatus.COMPLETED
+
+
+def test_a_worker_that_is_asked_to_leave_ends_a_cancelled_job_and_gives_none_back(bench: Bench) -> None:
+    def both() -> None:
+        cancelling(bench)()
+        bench.signals.append(15)
+
+    assert bench.run(nothing, both, nothing, nothing) == "asked to leave"
+    assert bench.job().status is JobStatus.CANCELLED
+
+
+def test_artifacts_are_on_the_job_as_soon_as_their_stage_is_committed(bench: Bench) -> None:
+    committed = ChildReport(progress=Progress("index", 0.8), artifacts=DONE.artifacts)
+    bench.run(nothing, bench.say(committed), bench.later(limits.STAGE_WRITE_S), nothing)
+    assert (bench.job().status, bench.job().artifacts) == (JobStatus.RUNNING, ("a/bam@1/sorted.bam",))
+
+
+def test_a_child_is_told_for_which_run_it_works(bench: Bench) -> None:
+    bench.run(nothing)
+    assignment = bench.children.started[0].assignment
+    assert (assignment.made_for, assignment.since) == (bench.job().queued_at, 0.0)
+
+
+def test_what_a_job_says_is_logged_under_its_name(bench: Bench) -> None:
+    bench.run(nothing, bench.say(ChildReport(lines=("sorting", "merging"))), bench.say(ChildReport()), bench.say(DONE))
+    job = bench.job()
+    named = {"job": job.id, "key": "a", "attempt": 1, "correlation_id": ""}
+    said = [{**named, "line": line} for line in ("sorting", "merging")]
+    assert bench.log.of("output") == said
+
+
+@pytest.mark.parametrize("how", ["it takes too long", "the worker is asked to leave", "it is another's"])
+def test_the_last_words_of_a_job_that_is_stopped_are_heard(bench: Bench, how: str) -> None:
+    def stop() -> None:
+        bench.children.started[0].last_words = ChildReport(lines=("… 3 more lines left out", "merging"), exit_code=-15)
+        if how == "it takes too long":
+            bench.clock.sleep(limits.JOB_TIMEOUT_S + 1)
+        elif how == "the worker is asked to leave":
+            bench.signals.append(15)
+        else:
+            bench.clock.sleep(limits.FENCE_CHECK_S)
+            job = bench.job()
+            assert bench.table.requeue(job, bench.clock.now(), "lost", lapse(job), "another")
+
+    bench.run(nothing, stop, nothing, beat_s=10.0**6)
+    assert [line["line"] for line in bench.log.of("output")] == ["… 3 more lines left out", "merging"]

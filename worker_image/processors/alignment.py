@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import shutil
 import struct
+from abc import abstractmethod
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -20,7 +21,9 @@ from typing import ClassVar, Final
 import pysam
 from pysam.utils import SamtoolsError
 
-from worker_image.processors.base import InputError, Processor, Stage
+from worker_image.errors import TransientError, shortage
+from worker_image.processors.base import SOURCE, InputError, Processor, Stage
+from worker_image.processors.lines import Lines
 
 SAMPLE_RECORDS: Final = 1_000
 BAI_REFERENCE_MAX_BASES: Final = 2**29
@@ -28,38 +31,62 @@ BAI_SUMMARY_BIN: Final = 37_450
 """The pseudo-bin in which samtools notes where a reference's records begin and end."""
 
 SORTED, INDEX = "sorted.bam", "sorted.bam.bai"
+PROOF: Final = "proof.bai"
+"""The index that showed a BAM to be in order, beside that BAM."""
 
 
 class _Alignment(Processor):
-    def derive(self, work: Path) -> Iterator[Stage]:
-        bam = self.path(SORTED, work)
-        yield Stage("index", 0.0)
-        try:
-            _index(bam, self.path(INDEX, work))
-        except SamtoolsError:
-            if _longest_reference(bam) > BAI_REFERENCE_MAX_BASES:
-                raise InputError("a reference is longer than the 536,870,912 bases that a BAI index covers") from None
-            raise
-        yield Stage("verify", 0.9)
-        _quickcheck(bam)
+    made_from: ClassVar = {SORTED: SOURCE, INDEX: SORTED}
 
-    def _sorted(self, source: Path, work: Path) -> Iterator[Stage]:
-        """Sort, index, verify. Stages go from 0.1 to 1, because looking at the file came before."""
+    def make(self, kind: str, given: Path, target: Path) -> Iterator[Stage]:
+        return self._sorted(given, target) if kind == SORTED else self._indexed(given, target)
+
+    def _sorted(self, source: Path, target: Path) -> Iterator[Stage]:
+        """Take the file as it is where that can be proven to do; else sort it, and read the result to its end."""
+        yield Stage("verify", 0.0, "checking the file")
+        if self.looks_sorted(source):
+            yield Stage("index", 0.1, "already in coordinate order")
+            if _proves_sorted(source, target.with_name(PROOF)):
+                shutil.move(source, target)
+                return
+        _refuse_long_references(source)
         yield Stage("sort", 0.1, "sorting by coordinate")
-        self._sort(source, self.path(SORTED, work), work)
-        for stage in self.derive(work):
-            yield Stage(stage.name, 0.8 + 0.2 * stage.fraction)
+        self._sort(source, target)
+        yield Stage("verify", 0.9, "reading the sorted file")
+        self._verify(target)
 
-    def _sort(self, source: Path, target: Path, work: Path) -> None:
+    @abstractmethod
+    def looks_sorted(self, source: Path) -> bool:
+        """Whether to try the file as it is. Raises InputError where it can be seen not to be one of this processor."""
+
+    def _indexed(self, bam: Path, target: Path) -> Iterator[Stage]:
+        yield Stage("index", 0.0)
+        if (proof := bam.with_name(PROOF)).exists():
+            shutil.move(proof, target)
+        else:
+            _index(bam, target)
+        yield Stage("verify", 0.9)
+        with pysam.AlignmentFile(str(bam), index_filename=str(target), check_sq=False) as alignments:
+            alignments.check_index()
+
+    def _sort(self, source: Path, target: Path) -> None:
         # Without --no-PG the header would name this attempt's directory, and equal jobs would differ in their bytes.
-        arguments = ["-m", f"{self.sort_memory_mb}M", "-@", str(self.sort_threads), "-T", str(work / "sort")]
+        arguments = ["-m", f"{self.sort_memory_mb}M", "-@", str(self.sort_threads), "-T", str(self.work / "sort")]
         try:
             pysam.sort("--no-PG", *arguments, "-O", "bam", "-o", str(target), str(source), catch_stdout=False)
-        except SamtoolsError:
+        except SamtoolsError as error:
             # Whose fault was it? A file that cannot be read to its end fails every worker; a full disk only this one.
-            if not _readable(source):
+            if not shortage(error) and not _readable(source):
                 raise InputError("the file is damaged: its records cannot be read to the end") from None
             raise
+
+    def _verify(self, bam: Path) -> None:
+        """Read the result as a whole, and refuse before it is committed what its index could not hold."""
+        _quickcheck(bam)
+        threads = str(self.sort_threads)
+        beyond = pysam.view("-c", "-@", threads, "-e", f"endpos > {BAI_REFERENCE_MAX_BASES}", str(bam))
+        if int(str(beyond)):
+            raise InputError("an alignment ends beyond the 536,870,912 bases that a BAI index covers")
 
 
 class Bam(_Alignment):
@@ -67,24 +94,18 @@ class Bam(_Alignment):
 
     name: ClassVar[str] = "bam"
 
-    def process(self, source_path: Path, work: Path) -> Iterator[Stage]:
-        yield Stage("verify", 0.0, "checking the file")
-        if _looks_sorted(source_path):
-            yield Stage("index", 0.1, "already in coordinate order")
-            if self._taken_as_it_is(source_path, work):
-                return
-        yield from self._sorted(source_path, work)
-
-    def _taken_as_it_is(self, source: Path, work: Path) -> bool:
-        target, index = self.path(SORTED, work), self.path(INDEX, work)
-        try:
-            _index(source, index)
-        except SamtoolsError:
-            return False
-        if not _references_in_order(index):
-            return False
-        shutil.move(source, target)
-        return True
+    def looks_sorted(self, source: Path) -> bool:
+        with _opened(source) as alignments:
+            if not alignments.is_bam:
+                raise InputError("the file is not a BAM file")
+            try:
+                _quickcheck(source)
+            except SamtoolsError:
+                raise InputError("the BAM file is truncated: its end marker is missing") from None
+            # A header that denies the order would mislead the readers of a file that happens to have it.
+            if alignments.header.to_dict().get("HD", {}).get("SO") in {"unsorted", "queryname"}:
+                return False
+            return _sample_in_order(alignments)
 
 
 class Sam(_Alignment):
@@ -92,29 +113,30 @@ class Sam(_Alignment):
 
     name: ClassVar[str] = "sam"
 
-    def process(self, source_path: Path, work: Path) -> Iterator[Stage]:
-        yield Stage("verify", 0.0, "checking the file")
-        with _opened(source_path) as alignments:
+    def looks_sorted(self, source: Path) -> bool:
+        if next(iter(Lines(source)), b"").endswith(b"\r\n"):
+            raise InputError("line 1 ends in CRLF; SAM text has the line ends of Unix")
+        with _opened(source) as alignments:
             if not alignments.is_sam:
                 raise InputError("the file is not SAM text")
             if not alignments.header.to_dict() and next(alignments, None) is None:
                 raise InputError("the file holds neither a SAM header nor an alignment")
-        yield from self._sorted(source_path, work)
+        return False
 
 
-def _looks_sorted(source: Path) -> bool:
-    """Whether an attempt to index the file as it is makes sense. Raises InputError where it is no complete BAM."""
-    with _opened(source) as alignments:
-        if not alignments.is_bam:
-            raise InputError("the file is not a BAM file")
-        try:
-            _quickcheck(source)
-        except SamtoolsError:
-            raise InputError("the BAM file is truncated: its end marker is missing") from None
-        # A header that denies the order would mislead the readers of a file that happens to have it.
-        if alignments.header.to_dict().get("HD", {}).get("SO") in {"unsorted", "queryname"}:
-            return False
-        return _sample_in_order(alignments)
+def _proves_sorted(source: Path, index: Path) -> bool:
+    """Whether samtools indexes the file as it is; the index is kept only then."""
+    try:
+        _index(source, index)
+    except SamtoolsError as error:
+        if said := shortage(error):
+            raise TransientError(f"{said}: the index could not be written") from error
+        index.unlink(missing_ok=True)
+        return False
+    if not _references_in_order(index):
+        index.unlink()
+        return False
+    return True
 
 
 def _sample_in_order(alignments: pysam.AlignmentFile) -> bool:
@@ -129,6 +151,13 @@ def _sample_in_order(alignments: pysam.AlignmentFile) -> bool:
     except (OSError, ValueError):
         raise InputError("the BAM file is damaged: its first records cannot be read") from None
     return True
+
+
+def _refuse_long_references(source: Path) -> None:
+    """The header tells before any work is done; one such reference and no index can be promised."""
+    with _opened(source) as alignments:
+        if max(alignments.lengths, default=0) > BAI_REFERENCE_MAX_BASES:
+            raise InputError("a reference is longer than the 536,870,912 bases that a BAI index covers")
 
 
 def _opened(source: Path) -> pysam.AlignmentFile:
@@ -156,11 +185,6 @@ def _index(bam: Path, index: Path) -> None:
 def _quickcheck(bam: Path) -> None:
     """A whole header and an end marker; -u allows a header without references. Raises SamtoolsError."""
     pysam.quickcheck("-u", str(bam), catch_stdout=False)
-
-
-def _longest_reference(bam: Path) -> int:
-    with _opened(bam) as alignments:
-        return max(alignments.lengths, default=0)
 
 
 def _references_in_order(index: Path) -> bool:

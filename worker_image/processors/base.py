@@ -1,14 +1,16 @@
-"""What every processor of the image is: a source file in, one artifact for each kind of its catalog entry out."""
+"""What every processor is: each artifact of its catalog entry is made from the source, or from an earlier artifact."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Final
 
-from fleetcap import catalog, limits
+from fleetcap import limits
+
+SOURCE: Final = "source"
 
 
 class InputError(Exception):
@@ -20,7 +22,7 @@ class InputError(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """A processor begins this stage: `fraction` of its own work, 0 to 1, lies behind it."""
+    """A processor begins this stage, or got further in it: `fraction` of the artifact's work, 0 to 1, lies behind."""
 
     name: str
     fraction: float
@@ -28,37 +30,40 @@ class Stage:
 
 
 class Processor(ABC):
-    """One job's processor. Artifacts lie at `path(kind, work)` when the stages are exhausted.
+    """One job's processor. `made_from` lists its artifacts in commit order: kind → `SOURCE`, or an earlier kind.
 
-    The first kind of the catalog entry is the *primary* artifact; the others (an index, say) describe its very bytes.
-    So `run` makes the primary one, and `derive` makes the others from whichever primary artifact the cache kept.
+    An artifact is committed as soon as `make` has returned, and what is committed stays. So `make` verifies what it
+    made, and a source at which a later artifact would fail is refused before the first one. A retry makes only what
+    does not stand yet, each from the very bytes that do.
     """
 
     name: ClassVar[str]
+    made_from: ClassVar[Mapping[str, str]]
+    takes_empty: ClassVar[bool] = False
+    disk_factor: ClassVar[float] = 3.0
+    """The disk that a job needs, as a multiple of its source: the source, what is spilled, and the result."""
 
-    def __init__(self, sort_memory_mb: int = limits.SORT_MEMORY_MB, sort_threads: int = limits.SORT_THREADS) -> None:
+    def __init__(
+        self,
+        work: Path,
+        params: Mapping[str, str | int | float | bool] | None = None,
+        sort_memory_mb: int = limits.SORT_MEMORY_MB,
+        sort_threads: int = limits.SORT_THREADS,
+    ) -> None:
+        self.work = work
+        self.params = params or {}
         self.sort_memory_mb = sort_memory_mb
         self.sort_threads = sort_threads
 
-    @property
-    def kinds(self) -> tuple[str, ...]:
-        """The artifacts in commit order, as the catalog names them."""
-        return catalog.PROCESSORS[self.name].kinds
-
-    def path(self, kind: str, work: Path) -> Path:
-        """Where an artifact lies in the work directory."""
-        return work / f"result.{kind}"
-
-    def run(self, source_path: Path, work: Path) -> Iterator[Stage]:
-        """Make every artifact. May consume the source. Raises InputError where the source is at fault."""
-        if source_path.stat().st_size == 0:
-            raise InputError("the file is empty")
-        return self.process(source_path, work)
-
     @abstractmethod
-    def process(self, source_path: Path, work: Path) -> Iterator[Stage]:
-        """What `run` does with a file that is not empty."""
+    def make(self, kind: str, given: Path, target: Path) -> Iterator[Stage]:
+        """Make one artifact at `target` from the file at `given`, which it may consume; `work` is for the rest.
 
-    def derive(self, work: Path) -> Iterator[Stage]:  # noqa: ARG002
-        """Make the other artifacts from the primary one, which lies at its path. Nothing, where there is only one."""
-        return iter(())
+        Raises InputError where the source is at fault. Any other exception fails the attempt, not the job.
+        """
+
+
+class OwnProcessor(Processor):
+    """A deployment's own: `version` is the one that the deployment declares, and part of every artifact's key."""
+
+    version: ClassVar[int]

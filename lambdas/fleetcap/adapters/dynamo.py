@@ -26,7 +26,8 @@ def _pack(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _to_wire(value) for name, value in values.items()}
 
 
-def _unpack(item: Mapping[str, Any]) -> dict[str, Any]:
+def unpack(item: Mapping[str, Any]) -> dict[str, Any]:
+    """An item as Python values, from DynamoDB's JSON as its API and its streams speak it."""
     return {name: _from_wire(value) for name, value in item.items()}
 
 
@@ -39,7 +40,7 @@ class DynamoItems:
 
     def get(self, key: Mapping[str, str]) -> keys.Item | None:
         answer = self._client.get_item(TableName=self._table, Key=_pack(key), ConsistentRead=True)
-        return _unpack(answer["Item"]) if "Item" in answer else None
+        return unpack(answer["Item"]) if "Item" in answer else None
 
     def batch(self, wanted: Sequence[Mapping[str, str]]) -> Iterator[keys.Item]:
         """Those of the items that exist, strongly consistent, a hundred a request."""
@@ -48,7 +49,7 @@ class DynamoItems:
             while asked:
                 request: Any = {self._table: {"Keys": asked, "ConsistentRead": True}}
                 answer: Any = self._client.batch_get_item(RequestItems=request)
-                yield from map(_unpack, answer["Responses"].get(self._table, []))
+                yield from map(unpack, answer["Responses"].get(self._table, []))
                 asked = answer["UnprocessedKeys"].get(self._table, {}).get("Keys", [])
 
     def partition(self, pk: str) -> Iterator[keys.Item]:
@@ -82,13 +83,13 @@ class DynamoItems:
         if start:
             request["ExclusiveStartKey"] = start
         answer = self._client.scan(**request)
-        return list(map(_unpack, answer["Items"])), answer.get("LastEvaluatedKey")
+        return list(map(unpack, answer["Items"])), answer.get("LastEvaluatedKey")
 
     def _pages(self, **query: Any) -> Iterator[keys.Item]:  # noqa: ANN401 - the query goes to boto3 as it is
         """Every item, a page at a time as the caller goes on, at most as many pages as a decision may read."""
         for _ in range(limits.PAGES_MAX):
             answer = self._client.query(TableName=self._table, **query)
-            yield from map(_unpack, answer["Items"])
+            yield from map(unpack, answer["Items"])
             if "LastEvaluatedKey" not in answer:
                 return
             query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
@@ -107,7 +108,7 @@ class DynamoItems:
             )
         except ClientError as error:
             return _refusal(error)
-        return Reply(True, _unpack(answer["Attributes"]))
+        return Reply(True, unpack(answer["Attributes"]))
 
     def put(self, put: keys.Put) -> Reply:
         request: dict[str, Any] = {
@@ -128,7 +129,7 @@ class DynamoItems:
 def _refusal(error: ClientError) -> Reply:
     if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
         raise error
-    return Reply(False, _unpack(error.response.get("Item", {})))  # type: ignore[arg-type]
+    return Reply(False, unpack(error.response.get("Item", {})))  # type: ignore[arg-type]
 
 
 class DynamoControlTable(StoredControlTable):

@@ -8,6 +8,8 @@ import sys
 import time
 import uuid
 
+from fleetcap.scrub import scrubbed_field
+
 
 class SystemClock:
     """ports.Clock on the machine's clock."""
@@ -26,11 +28,12 @@ class SystemClock:
 
 
 class LineLog:
-    """ports.Log as JSON lines on stderr, each with what holds for the whole process."""
+    """ports.Log as JSON lines on stderr, each with what holds for the whole process, and no secret in any."""
 
     def __init__(self, **context: object) -> None:
-        self._context = context
+        self._context = {name: scrubbed_field(value) for name, value in context.items()}
 
     def __call__(self, event: str, **fields: object) -> None:
-        line = {"message": event, "time": round(time.time(), 3), **self._context, **fields}
-        print(json.dumps(line, default=str), file=sys.stderr, flush=True)  # noqa: T201 - this is the log
+        told = {name: scrubbed_field(value) for name, value in fields.items()}
+        line = {"message": event, "time": round(time.time(), 3), **self._context, **told}
+        print(json.dumps(line), file=sys.stderr, flush=True)  # noqa: T201 - this is the log

@@ -1,0 +1,84 @@
+"""The table's stream tells what became of jobs; each change of status is an event on the deployment's bus.
+
+So whoever wrote the change, however it died right after, the event follows: the table is the outbox. A record that
+comes again, because of a lost answer or a neighbour that failed, is the same event under the same sequence.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from fleetcap import keys, wiring
+from fleetcap.adapters.bus import EventBus
+from fleetcap.adapters.dynamo import unpack
+from fleetcap.adapters.rejects import SqsRejects
+from fleetcap.lifecycle import StateChange, detail, state_change
+from fleetcap.ports import Bus, Log, Rejects
+from handlers.log import log
+
+
+@dataclass(frozen=True)
+class Publish:
+    """The decider with its ports. `cache` stands in front of artifact keys; `unreadable` keeps what no event tells."""
+
+    bus: Bus
+    unreadable: Rejects
+    cache: str
+    log: Log
+
+    def handle(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Publish what changed in a batch of stream records, and report the records that are to come again.
+
+        The stream comes again from the first of them on. The others are published now all the same: were the batch
+        given up in the end, nothing would be missing but what could not be published.
+        """
+        changes: dict[str, StateChange] = {}
+        failed: list[str] = []
+        for record in event["Records"]:
+            number = record["dynamodb"]["SequenceNumber"]
+            try:
+                if change := self._change(record, number):
+                    changes[number] = change
+            except Exception as error:  # its neighbours must not suffer
+                self.log("not put aside", record=number, error=repr(error))
+                failed.append(number)
+        answers = self.bus.publish([detail(change) for change in changes.values()])
+        for (number, change), refusal in zip(changes.items(), answers, strict=True):
+            self._tell(number, change, refusal)
+            failed += [number] if refusal else []
+        return {"batchItemFailures": [{"itemIdentifier": number} for number in failed]}
+
+    def _change(self, record: dict[str, Any], number: str) -> StateChange | None:
+        """What the record says. One that cannot be read never can: it is put aside, and the stream goes on."""
+        images = record["dynamodb"]
+        try:
+            old, new = (unpack(images[name]) if name in images else None for name in ("OldImage", "NewImage"))
+            return state_change(old, new, self.cache)
+        except (KeyError, ValueError, TypeError) as error:
+            self.log("unreadable", record=number, error=repr(error))
+            self.unreadable.reject(json.dumps(record), f"no job can be read from the record: {error!r}", number)
+            return None
+
+    def _tell(self, number: str, change: StateChange, refusal: str) -> None:
+        said = "not published" if refusal else "published"
+        status, error = change.status.value, refusal or None
+        self.log(said, record=number, job=change.job_id, status=status, sequence=change.sequence, error=error)
+
+
+def _wired() -> Publish:
+    bus = EventBus(wiring.events_client(), wiring.setting(keys.ENV_EVENT_BUS))
+    unreadable = SqsRejects(wiring.sqs_client(), wiring.setting(keys.ENV_UNPUBLISHED_QUEUE_URL))
+    cache = f"s3://{wiring.setting(keys.ENV_CACHE_BUCKET)}/{wiring.setting(keys.ENV_CACHE_PREFIX, '')}"
+    return Publish(bus, unreadable, cache, log)
+
+
+_publish: Publish | None = None
+
+
+def handler(event: dict[str, Any], _context: object) -> dict[str, Any]:
+    """Lambda entry point."""
+    global _publish  # noqa: PLW0603 - made once an execution environment, at the first call
+    _publish = _publish or _wired()
+    return _publish.handle(event)

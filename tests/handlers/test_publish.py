@@ -1,0 +1,181 @@
+"""What becomes of stream records, with the real decider over the images that DynamoDB's writes leave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from boto3.dynamodb.types import TypeSerializer
+
+from fleetcap import keys
+from fleetcap.model import Holder, JobStatus, Lease, SlotId
+from handlers.publish import Publish
+from tests.examples import NOW, a_job
+from tests.fakes import Lines
+
+LAMBDAS = Path(__file__).parents[2] / "lambdas"
+
+Record = dict[str, Any]
+
+
+@dataclass
+class FakeBus:
+    """Takes events, but not those of the keys it is told to refuse; may lose its answers."""
+
+    refused: dict[str, str] = field(default_factory=dict)
+    lost_answers: int = 0
+    taken: list[dict[str, Any]] = field(default_factory=list)
+
+    def publish(self, details: Sequence[str]) -> list[str]:
+        events = [json.loads(detail) for detail in details]
+        self.taken += [event for event in events if event["workflow_key"] not in self.refused]
+        if self.lost_answers:
+            self.lost_answers -= 1
+            return ["ReadTimeoutError"] * len(details)
+        return [self.refused.get(event["workflow_key"], "") for event in events]
+
+    @property
+    def told(self) -> list[tuple[str, int]]:
+        return [(event["workflow_key"], event["sequence"]) for event in self.taken]
+
+
+@dataclass
+class FakeUnpublished:
+    """Keeps records that cannot be read, or cannot itself be reached."""
+
+    reachable: bool = True
+    kept: list[tuple[str, str, str]] = field(default_factory=list)
+
+    def reject(self, body: str, reason: str, message_id: str) -> None:
+        if not self.reachable:
+            raise TimeoutError("no answer")
+        self.kept.append((body, reason, message_id))
+
+
+@pytest.fixture
+def bus() -> FakeBus:
+    return FakeBus()
+
+
+@pytest.fixture
+def unpublished() -> FakeUnpublished:
+    return FakeUnpublished()
+
+
+@pytest.fixture
+def lines() -> Lines:
+    return Lines()
+
+
+@pytest.fixture
+def publish(bus: FakeBus, unpublished: FakeUnpublished, lines: Lines) -> Publish:
+    return Publish(bus, unpublished, "s3://cache/", lines)
+
+
+def wire(item: keys.Item) -> dict[str, Any]:
+    return {name: TypeSerializer().serialize(value) for name, value in item.items()}
+
+
+def record(number: int, new: keys.Item | None, old: keys.Item | None = None) -> Record:
+    """A record of the table's stream."""
+    images = {name: wire(item) for name, item in (("OldImage", old), ("NewImage", new)) if item}
+    event = "INSERT" if not old else "MODIFY" if new else "REMOVE"
+    return {"eventName": event, "dynamodb": {"SequenceNumber": f"{number:021d}", **images}}
+
+
+def ended(key: str, number: int) -> Record:
+    """A job that ended, as the n-th record of the stream and the n-th change of its key."""
+    queued = a_job(key, changes=number - 2)
+    claim = keys.claim_write(queued, Holder(Lease(SlotId("default", 0), 1)), NOW, "op")
+    running = keys.job_item(queued, "op") | dict(claim.sets)
+    finish = keys.finish_write(keys.job_from(running), JobStatus.COMPLETED, NOW, "", (), "op")
+    return record(number, running | dict(finish.sets), running)
+
+
+def failures(answer: dict[str, Any]) -> list[int]:
+    return [int(failure["itemIdentifier"]) for failure in answer["batchItemFailures"]]
+
+
+def test_changes_are_published_in_order_and_all_else_is_passed_over(publish: Publish, bus: FakeBus) -> None:
+    standing = keys.job_item(a_job("c"), "op")
+    untold = [record(2, standing, standing), record(3, None, standing)]
+    answer = publish.handle({"Records": [ended("a", 1), *untold, ended("b", 4)]})
+    assert bus.told == [("a", 1), ("b", 4)]
+    assert answer == {"batchItemFailures": []}
+
+
+def test_an_event_that_the_bus_refuses_is_reported_and_its_neighbours_are_published(
+    publish: Publish, bus: FakeBus, lines: Lines
+) -> None:
+    bus.refused = {"b": "InternalFailure: try again"}
+    batch = {"Records": [ended("a", 1), ended("b", 2), ended("c", 3)]}
+    assert failures(publish.handle(batch)) == [2]
+    assert bus.told == [("a", 1), ("c", 3)]
+    assert lines.of("not published")[0]["error"] == "InternalFailure: try again"
+
+
+def test_what_comes_again_after_a_refusal_is_the_same_event_under_the_same_sequence(
+    publish: Publish, bus: FakeBus
+) -> None:
+    bus.refused = {"b": "InternalFailure: try again"}
+    batch = [ended("a", 1), ended("b", 2), ended("c", 3)]
+    [first] = failures(publish.handle({"Records": batch}))
+    before = list(bus.taken)
+    bus.refused = {}
+
+    assert failures(publish.handle({"Records": batch[first - 1 :]})) == []
+
+    assert bus.told == [("a", 1), ("c", 3), ("b", 2), ("c", 3)]
+    assert bus.taken[-1] == before[-1]
+
+
+def test_an_answer_that_is_lost_makes_duplicates_and_loses_nothing(publish: Publish, bus: FakeBus) -> None:
+    bus.lost_answers = 1
+    batch = {"Records": [ended("a", 1), ended("b", 2)]}
+    assert failures(publish.handle(batch)) == [1, 2]
+    assert failures(publish.handle(batch)) == []
+    assert bus.told == [("a", 1), ("b", 2)] * 2
+
+
+def test_a_consumer_that_keeps_the_highest_sequence_ends_right_whatever_comes_again(
+    publish: Publish, bus: FakeBus
+) -> None:
+    older, newer = ended("a", 1), ended("a", 2)
+    for batch in ([older, newer], [older], [newer, older]):
+        publish.handle({"Records": batch})
+    kept: dict[str, int] = {}
+    for key, sequence in bus.told:
+        kept[key] = max(sequence, kept.get(key, 0))
+    assert kept == {"a": 2}
+
+
+def test_a_record_that_no_job_can_be_read_from_is_put_aside_and_does_not_come_again(
+    publish: Publish, bus: FakeBus, unpublished: FakeUnpublished
+) -> None:
+    poison = record(1, {**keys.job_key("odd"), "status": "COMPLETED"})
+    assert failures(publish.handle({"Records": [poison, ended("b", 2)]})) == []
+    assert bus.told == [("b", 2)]
+    [(body, reason, number)] = unpublished.kept
+    assert json.loads(body) == poison
+    assert (reason, int(number)) == ("no job can be read from the record: KeyError('run')", 1)
+
+
+def test_a_cold_start_does_not_wait_for_what_only_validation_needs() -> None:
+    asked = "import sys, handlers.publish; print('pydantic' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True, cwd=LAMBDAS)
+    assert said.stdout == "False\n"
+
+
+def test_a_record_that_cannot_even_be_put_aside_comes_again(
+    publish: Publish, bus: FakeBus, unpublished: FakeUnpublished
+) -> None:
+    unpublished.reachable = False
+    poison = record(1, {**keys.job_key("odd"), "status": "COMPLETED"})
+    assert failures(publish.handle({"Records": [poison, ended("b", 2)]})) == [1]
+    assert bus.told == [("b", 2)]
