@@ -188,9 +188,8 @@ def _content(source: str) -> Content:
         while piece := file.read(READ_BYTES):
             sha256.update(piece)
             md5.update(piece)
-    return Content(
-        path, f"{keys.SUBMITTED_PREFIX}{sha256.hexdigest()}{suffix(path.name)}", md5.hexdigest(), stamp[0], stamp
-    )
+    key = f"{keys.SUBMITTED_PREFIX}{sha256.hexdigest()}{suffix(path.name)}"
+    return Content(path, key, md5.hexdigest(), stamp[0], stamp)
 
 
 def suffix(name: str) -> str:
