@@ -240,7 +240,7 @@ def test_the_lines_about_a_job_are_found_by_its_key_and_by_its_correlation_id(an
     def events(word: str) -> set[tuple[str, str]]:
         return {(line["who"].partition(" ")[0], line["event"]) for line in lines(word)}
 
-    wanted = {("intake", "admitted"), ("worker", "claimed"), ("worker", "ended")}
+    wanted = {("intake", "admitted"), ("worker", "claimed"), ("worker", "ended"), ("publish", "published")}
     for word in (keys[0], f"{name}-0"):
         stage.until(lambda word=word: wanted <= events(word), f"the lines about {word}", within_s=30)  # type: ignore[misc]
     found = lines(keys[0])
