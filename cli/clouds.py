@@ -17,16 +17,14 @@ def state() -> Path:
     return Path(".fleetcap").resolve()
 
 
-def _checked_name(name: str) -> str:
+def checked_name(name: str) -> str:
     """A name becomes a folder, so it must not lead anywhere else."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,31}", name):
         raise typer.BadParameter("a name is up to 32 small letters, digits and hyphens, no hyphen first")
     return name
 
 
-Name = Annotated[
-    str, typer.Option(callback=_checked_name, help="Which embedded cloud; several can be up side by side.")
-]
+Name = Annotated[str, typer.Option(callback=checked_name, help="Which embedded cloud; several can be up side by side.")]
 
 
 def client(name: str) -> Client:

@@ -16,9 +16,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from cli import demo as demo_story
-from cli import faults
+from cli import faults, jobs, rejects
+from cli.artifacts import get
 from cli.calls import calls
 from cli.clouds import Name, state
+from cli.imports import import_
+from cli.logs import logs
+from cli.submit import submit
+from cli.target import Failed
 from fleetcap import lifecycle, limits, messages
 from local import cloud as local_cloud
 from local.deploy import Synth, deploy
@@ -110,6 +115,10 @@ def env(name: Name = "default") -> None:
         typer.echo(f"export {variable}={shlex.quote(value)}")
 
 
+for _command in (submit, jobs.jobs, jobs.job, get, logs, jobs.cancel, jobs.retry, rejects.rejected, rejects.redrive):
+    app.command(rich_help_panel="Jobs")(_command)
+app.command("import", rich_help_panel="Jobs")(import_)
+
 local_app.add_typer(faults.app, name="fault")
 local_app.command("faults")(faults.listed)
 local_app.command()(faults.calm)
@@ -121,6 +130,8 @@ def main() -> None:
     local_cloud.unwind_on_signals()
     try:
         app()
+    except Failed as error:
+        _fail(str(error), 1)
     except (local_cloud.CloudError, BotoCoreError, ClientError) as error:
         _fail(str(error))
     except OSError as error:
@@ -129,9 +140,9 @@ def main() -> None:
         sys.exit(130)
 
 
-def _fail(sentence: str) -> NoReturn:
+def _fail(sentence: str, code: int = 2) -> NoReturn:
     typer.echo(f"fleetcap: {sentence}", err=True)
-    sys.exit(2)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

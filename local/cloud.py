@@ -45,6 +45,10 @@ class CloudError(Exception):
     """The embedded cloud cannot do what was asked; one sentence that says why and what to do."""
 
 
+class NotUp(CloudError):
+    """There is no embedded cloud of this name, not even a half-made one."""
+
+
 @dataclass(frozen=True)
 class Endpoints:
     """Where a running cloud answers, and the credentials of its root user (the emulator's, good for nothing else).
@@ -292,7 +296,7 @@ class Running:
 def attach(directory: Path) -> Running:
     """The cloud that runs in this directory. Raises CloudError if none does, or if it is not deployed yet."""
     if not _holds_lock(directory):
-        raise CloudError(f"No embedded cloud {directory.name} is up; start one with: fleetcap local up")
+        raise NotUp(f"No embedded cloud {directory.name} is up; start one with: fleetcap local up")
     try:
         known = json.loads((directory / "cloud.json").read_text())
     except FileNotFoundError:

@@ -107,7 +107,11 @@ class State(Stack):
             event_pattern=events.EventPattern(
                 source=["aws.s3"],
                 detail_type=["Object Created"],
-                detail={"bucket": {"name": [self.input.bucket_name]}},
+                detail={
+                    "bucket": {"name": [self.input.bucket_name]},
+                    # Whoever uploads these sends their messages as well, which say more than an event could.
+                    "object": {"key": [{"anything-but": {"prefix": keys.SUBMITTED_PREFIX}}]},
+                },
             ),
             targets=[targets.SqsQueue(self.intake, dead_letter_queue=self.intake_dead_letters)],
         )

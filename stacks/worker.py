@@ -70,6 +70,7 @@ class Worker(Stack):
         self.families = {name: definition.family for name, definition in definitions.items()}
         arns = {name: definition.task_definition_arn for name, definition in definitions.items()}
         CfnOutput(self, "WorkerTaskDefinitionArns", value=self.to_json_string(arns))
+        CfnOutput(self, "WorkerLogGroupName", value=self.log_group.log_group_name)
 
     def _network(self) -> ec2.Vpc:
         """Public subnets and free gateway endpoints: a NAT gateway costs more a month than many fleets."""

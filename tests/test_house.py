@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
+from cli.main import app
 from fleetcap import keys, limits
 from fleetcap.messages import Message
 from fleetcap.model import Job, JobStatus, Request, Slot, SlotId, SlotState
@@ -158,6 +160,14 @@ def test_the_readme_lists_the_stacks_functions_one_line_each() -> None:
 def test_the_readme_lists_the_fields_of_the_message() -> None:
     section = (ROOT / "README.md").read_text().partition("## The message")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \| ", section, flags=re.MULTILINE) == list(Message.model_fields)
+
+
+def test_the_readme_shows_every_command_for_jobs() -> None:
+    section = (ROOT / "README.md").read_text().partition("## At the command line")[2].partition("\n## ")[0]
+    shown = re.findall(r"^fleetcap ([a-z]+)", section, flags=re.MULTILINE)
+    registered = [command for command in typer.main.get_command(app).commands.values() if command.rich_help_panel]  # type: ignore[attr-defined]
+    assert {command.name for command in registered} == set(shown)
+    assert all(command.help for command in registered)
 
 
 def test_the_architecture_page_lists_the_operations_of_the_table() -> None:

@@ -171,7 +171,14 @@ class Fleet:
             if job is None or job.status is not JobStatus.QUEUED or job.attempt != late.job.attempt:
                 continue  # the index lags: somebody has claimed it
             ended = self.table.finish(job, JobStatus.FAILED, now, late.error, (), self.clock.unique())
-            self.log("overdue", job=job.id, key=job.key, reason=late.error, refused=not ended)
+            self.log(
+                "overdue",
+                job=job.id,
+                key=job.key,
+                correlation_id=job.correlation_id,
+                reason=late.error,
+                refused=not ended,
+            )
 
     # --- jobs of dead holders
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from functools import lru_cache
@@ -56,6 +56,10 @@ ENDED_STATUSES: Final = tuple(status.value for status in JobStatus if status.end
 # --- the cache
 ARTIFACT_FOR: Final = "fleetcap-for"
 """An artifact's metadata: when the run that made it was queued, in Unix seconds."""
+
+# --- the input bucket
+SUBMITTED_PREFIX: Final = "submitted/"
+"""What the command line uploads, each file under the digest of its content."""
 
 # --- the table
 TABLE_PK: Final = "pk"
@@ -421,6 +425,17 @@ def run_running(run: int) -> Condition:
 
 
 NOT_CANCELLED: Final = Condition("nobody asked to cancel it", "attribute_not_exists(#cancel)")
+
+
+def jobs_in(statuses: Collection[JobStatus], pool: str = "") -> Condition:
+    """Filter of a scan: jobs in one of these states, of this pool or of any."""
+    wanted = {f":wanted_{n}": status.value for n, status in enumerate(sorted(statuses))}
+    jobs = Condition(
+        "a job in one of these states",
+        f"#{TABLE_SK} = :job AND #status IN ({', '.join(wanted)})",
+        {":job": job_key("")[TABLE_SK], **wanted},
+    )
+    return jobs & Condition("of this pool", "#pool = :pool", {":pool": pool}) if pool else jobs
 
 
 def held_by(holder: Holder) -> Condition:

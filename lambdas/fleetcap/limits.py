@@ -99,6 +99,11 @@ PARAMS_MAX: Final = 16
 TIMEOUT_MAX_S: Final = 7 * 86_400
 ATTEMPTS_LIMIT: Final = 20
 
+# --- people
+SURVEY_ITEMS: Final = 100_000
+"""How many items of the table a person's list of ended jobs looks at."""
+SURVEY_PAGE_ITEMS: Final = 1_000
+
 # --- workers
 LOOK_S: Final = 1.5
 """How long an idle worker waits between two looks at the index, jittered by a fifth either way."""

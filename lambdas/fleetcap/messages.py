@@ -28,6 +28,7 @@ from fleetcap.sources import file_name, https_host, is_s3
 
 _SEGMENT: Final = r"[A-Za-z0-9][A-Za-z0-9._=@+-]{0,127}"
 _MD5: Final = r"^[0-9a-f]{32}$"
+WORKFLOW_KEY: Final = rf"^{_SEGMENT}(/{_SEGMENT}){{0,7}}$"
 
 Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
 Value = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, StringConstraints(max_length=1_024)]
@@ -100,7 +101,7 @@ class Message(BaseModel):
     workflow_key: Annotated[str, StringConstraints(strict=True)] | None = Field(
         default=None,
         max_length=limits.WORKFLOW_KEY_MAX_CHARS,
-        pattern=rf"^{_SEGMENT}(/{_SEGMENT}){{0,7}}$",
+        pattern=WORKFLOW_KEY,
         description="The mutex: at most one active run per key, one result per key. Like namespace/id/md5/v1; derived "
         "from source, md5, processor and params where it is left out. A changed source is a new key.",
     )
@@ -178,7 +179,7 @@ def submission(
     try:
         message, etag = _read(body)
     except ValidationError as error:
-        raise Rejected(_sentence(error)) from None
+        raise Rejected(sentence(error)) from None
     if message.pool not in pools:
         raise Rejected(f"pool: there is no pool {message.pool!r}; the pools are {', '.join(sorted(pools))}")
     if message.source.startswith("https:") and (host := https_host(message.source)) not in source_hosts:
@@ -222,7 +223,7 @@ def _read(body: str) -> tuple[Message, str]:
     return Message(source=f"s3://{created.bucket.name}/{created.object.key}"), created.object.etag
 
 
-def _sentence(error: ValidationError) -> str:
+def sentence(error: ValidationError) -> str:
     """The first thing that is wrong, in one sentence that names the field."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in first["loc"])

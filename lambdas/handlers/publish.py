@@ -64,7 +64,16 @@ class Publish:
     def _tell(self, number: str, change: StateChange, refusal: str) -> None:
         said = "not published" if refusal else "published"
         status, error = change.status.value, refusal or None
-        self.log(said, record=number, job=change.job_id, status=status, sequence=change.sequence, error=error)
+        self.log(
+            said,
+            record=number,
+            job=change.job_id,
+            key=change.workflow_key,
+            correlation_id=change.correlation_id,
+            status=status,
+            sequence=change.sequence,
+            error=error,
+        )
 
 
 def _wired() -> Publish:

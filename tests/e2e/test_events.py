@@ -190,6 +190,18 @@ def test_an_uploaded_object_becomes_a_job_whatever_its_name(talkative: Stage, na
     talkative.until(done, f"a job of {source}")
 
 
+def test_what_the_command_line_uploads_is_left_to_the_message_that_it_sends(talkative: Stage) -> None:
+    theirs = upload(talkative, f"{keys.SUBMITTED_PREFIX}0f3c.bam", seed=7)
+    later = upload(talkative, "after.bam", seed=8)
+
+    def sources() -> set[str]:
+        lines = talkative.lines("IntakeFunctionName", "admitted")
+        return {job.request.source for line in lines if (job := talkative.job(line["key"]))}
+
+    talkative.until(lambda: later in sources(), "a job of the object that came later")
+    assert theirs not in sources()
+
+
 def test_an_object_with_other_contents_under_the_same_name_is_another_job(talkative: Stage) -> None:
     sources = [upload(talkative, "again.bam", seed) for seed in (1, 2, 2)]
     messages = len(sources)

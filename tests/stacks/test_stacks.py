@@ -28,6 +28,7 @@ OUTPUTS = {
     "InputBucketName",
     "ClusterArn",
     "WorkerTaskDefinitionArns",
+    "WorkerLogGroupName",
     "EventsQueueUrl",
     "EventsDeadLetterQueueUrl",
     "IntakeFunctionName",
@@ -273,6 +274,7 @@ def test_uploads_to_the_input_bucket_and_no_other_reach_intake_if_the_trigger_is
     assert rule["State"] == state
     assert (rule["EventPattern"]["source"], rule["EventPattern"]["detail-type"]) == (["aws.s3"], ["Object Created"])
     assert name_of(bucket["Ref"]) == "Input"
+    assert rule["EventPattern"]["detail"]["object"]["key"] == [{"anything-but": {"prefix": keys.SUBMITTED_PREFIX}}]
     assert name_of(target["Arn"]["Fn::GetAtt"][0]) == "Intake"
     assert not target.keys() & {"Input", "InputPath", "InputTransformer"}
     assert {name: "NotificationConfiguration" in each for name, each in buckets.items()} == {

@@ -69,6 +69,22 @@ class DynamoItems:
             Limit=min(page, limits.OPEN_PAGE_ITEMS),
         )
 
+    def scan(
+        self, kept: keys.Condition, page: int, start: Mapping[str, Any] | None
+    ) -> tuple[list[keys.Item], Mapping[str, Any] | None]:
+        """One page of the whole table: those of its `page` items that pass the filter, and where the next begins."""
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "FilterExpression": kept.expression,
+            "ExpressionAttributeNames": keys.names_in(kept.expression),
+            "ExpressionAttributeValues": _pack(kept.values),
+            "Limit": page,
+        }
+        if start:
+            request["ExclusiveStartKey"] = start
+        answer = self._client.scan(**request)
+        return list(map(unpack, answer["Items"])), answer.get("LastEvaluatedKey")
+
     def _pages(self, **query: Any) -> Iterator[keys.Item]:  # noqa: ANN401 - the query goes to boto3 as it is
         """Every item, a page at a time as the caller goes on, at most as many pages as a decision may read."""
         for _ in range(limits.PAGES_MAX):
