@@ -123,6 +123,22 @@ def world() -> World:
     return World()
 
 
+# --- deadlines
+
+
+def test_a_job_that_was_claimed_since_the_index_was_read_is_not_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = world.queue()
+    limited = replace(world.fleet(), pools={"default": Pool("default", 1, LAUNCH, waiting_limit_s=60.0)})
+    world.clock.sleep(61)
+    holder = Holder(Lease(SlotId("default", 0), int(world.clock.now()) + 1))
+    assert world.table.claim(job, holder, world.clock.now(), "claim")
+    monkeypatch.setattr(world.table, "queued", lambda *_: [job.as_queued])
+    tick.handle(limited)
+    assert world.job().status is JobStatus.RUNNING
+
+
 # --- launches
 
 

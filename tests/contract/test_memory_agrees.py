@@ -336,9 +336,13 @@ class Operations(RuleBasedStateMachine):
     def heartbeat(self, key: str, age: int, now: float, fraction: float) -> None:
         self.write(self.table.heartbeat, self.job(key, age), now, "sort", fraction, "")
 
-    @rule(key=names, age=ages, status=st.sampled_from(ENDED), now=nows)
-    def finish(self, key: str, age: int, status: JobStatus, now: float) -> None:
-        self.write(self.table.finish, self.job(key, age), status, now, "error", ("one", "two"), self.op())
+    @rule(key=names, age=ages, status=st.sampled_from(ENDED), now=nows, runs=st.sampled_from([None, True, False]))
+    def finish(self, key: str, age: int, status: JobStatus, now: float, runs: bool | None = None) -> None:
+        """`runs`: what its author takes the job to be, if not what is known of it."""
+        known = self.job(key, age)
+        if runs is not None:
+            known = replace(known, status=JobStatus.RUNNING if runs else JobStatus.QUEUED)
+        self.write(self.table.finish, known, status, now, "error", ("one", "two"), self.op())
 
     @rule(key=names, age=ages, theirs=st.sampled_from([True, True, False]), due_at=nows)
     def requeue(self, key: str, age: int, theirs: bool, due_at: float) -> None:

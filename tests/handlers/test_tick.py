@@ -314,18 +314,3 @@ def test_a_worker_that_comes_in_between_begins_the_wait_anew(fleet: Fleet, clock
         assert fleet.table.beat(slot.lease, slot.arn, True, clock.now()) is not None
     assert all(job.queued_at for job in fleet.table.queued(without.pools["default"], clock.now(), 99))
     assert len(fleet.table.queued(without.pools["default"], clock.now(), 99)) == 10
-
-
-def test_a_job_that_was_claimed_meanwhile_is_not_given_up(
-    fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pools = {"default": replace(fleet.pools["default"], waiting_limit_s=60.0)}
-    limited = replace(fleet, pools=pools)
-    slot = work(fleet, clock)
-    job = queue(fleet, clock, "b")
-    clock.sleep(61)
-    assert fleet.table.beat(slot.lease, slot.arn, False, clock.now()) is not None
-    assert fleet.table.claim(job, Holder(slot.lease, 1), clock.now(), clock.unique())
-    monkeypatch.setattr(fleet.table, "queued", lambda *_: [job.as_queued])
-    tick.handle(limited)
-    assert status(fleet, "b") is JobStatus.RUNNING
