@@ -239,8 +239,9 @@ def main() -> NoReturn:
         speaker.say("done")
         code = 0
     except Exception as error:
-        traceback.print_exc()
         text, permanent = _verdict(error)
+        if not permanent:  # bad input is told by its sentence alone
+            traceback.print_exc()
         speaker.say("failed", error=text, permanent=permanent)
     sys.stderr.flush()
     # At once: an interpreter that stumbles over its own end would turn a finished job into a failed one.

@@ -341,7 +341,8 @@ class Worker:
             artifacts = [artifact.key for artifact in lane.artifacts]
             accepted = self._table.finish(job, JobStatus.COMPLETED, now, "", artifacts, ending.op)
         ended = type(ending.outcome).__name__ if ending.outcome else JobStatus.COMPLETED.value
-        self._say("ended", job, outcome=ended, accepted=accepted)
+        reason = ending.outcome.error if ending.outcome else ""
+        self._say("ended", job, outcome=ended, reason=reason, accepted=accepted)
         if accepted or not isinstance(ending.outcome, retry.Requeue):
             return True
         standing = self._table.job(job.key)

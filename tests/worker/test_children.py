@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from fleetcap import limits
+from fleetcap import keys, limits
 from fleetcap.ports import Assignment, Child, Children, ChildReport, Failure, Progress
 from fleetcap.sources import SourceRules
 from local.samples import make_bam
@@ -366,13 +366,26 @@ def test_neither_output_nor_progress_nor_error_of_a_job_tells_a_secret(tmp_path:
     assert leaked(repr(reports)) == []
 
 
-def test_the_traceback_of_a_real_child_is_heard_without_its_paths(tmp_path: Path) -> None:
+def test_the_traceback_of_a_real_child_is_heard_without_its_paths(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    declared = {"name": "ghost", "version": 1, "suffixes": [], "kinds": ["x"], "params": []}
+    monkeypatch.setenv(keys.ENV_PROCESSORS, json.dumps([declared]))
     children = ProcessChildren(cache_bucket="cache", base_dir=tmp_path / "base")
-    child = children.start(Assignment("id", "ns/a/md5/v1", 1, "s3://sources/a.bam", "none", "", {}))
+    child = children.start(Assignment("id", "ns/a/md5/v1", 1, "s3://sources/a.bam", "ghost", "", {}))
     said = everything_said(child)
     assert said[0] == "Traceback (most recent call last):"
-    assert said[-1].endswith("InputError: input: this worker has no processor named 'none'")
+    assert "ghost" in said[-1]
     assert str(Path(__file__).parents[2]) not in "".join(said)
+
+
+def test_bad_input_leaves_no_traceback_in_the_log(tmp_path: Path) -> None:
+    children = ProcessChildren(cache_bucket="cache", base_dir=tmp_path / "base")
+    child = children.start(Assignment("id", "ns/a/md5/v1", 1, "s3://sources/a.bam", "none", "", {}))
+    assert everything_said(child) == []
+    failure = child.report().failure
+    assert failure
+    assert failure.error == "input: this worker has no processor named 'none'"
 
 
 # --- directories
