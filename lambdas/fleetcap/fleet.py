@@ -168,10 +168,12 @@ class Fleet:
         queued = self.table.queued(pool, now, limits.OVERDUE_READ)
         for late in deadlines.overdue(pool, slots, queued, now)[: limits.OVERDUE_PER_TICK]:
             job = self.table.job(late.job.key)
-            if job is None or job.status is not JobStatus.QUEUED or job.attempt != late.job.attempt:
-                continue  # the index lags: somebody has claimed it
+            seen = late.job.run, late.job.attempt
+            if job is None or job.status is not JobStatus.QUEUED or (job.run, job.attempt) != seen:
+                continue  # the index lags: somebody has claimed it, or another run has begun to wait
             ended = self.table.finish(job, JobStatus.FAILED, now, late.error, (), self.clock.unique())
-            self.log("overdue", job=job.id, key=job.key, reason=late.error, refused=not ended)
+            told = {"job": job.id, "key": job.key, "correlation_id": job.correlation_id}
+            self.log("overdue", **told, reason=late.error, refused=not ended)
 
     # --- jobs of dead holders
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fleetcap import limits
+from fleetcap import jobs, limits
 from fleetcap.fleet import Fleet
 from fleetcap.model import (
     Doubt,
@@ -329,3 +329,18 @@ def test_a_job_that_was_claimed_meanwhile_is_not_given_up(
     monkeypatch.setattr(fleet.table, "queued", lambda *_: [job.as_queued])
     tick.handle(limited)
     assert status(fleet, "b") is JobStatus.RUNNING
+
+
+def test_a_run_is_not_given_up_for_the_waiting_of_the_one_before(
+    fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = {"default": replace(fleet.pools["default"], waiting_limit_s=60.0)}
+    old = queue(fleet, clock, "a")
+    clock.sleep(61)
+    assert jobs.cancel(fleet.table, clock, "a", "not needed")
+    ended = fleet.table.job("a")
+    new = replace(old, run=2, queued_at=clock.now(), due_at=clock.now())
+    assert fleet.table.put(new, ended, clock.unique())
+    monkeypatch.setattr(fleet.table, "queued", lambda *_: [old.as_queued])  # the index lags
+    tick.handle(replace(fleet, pools=pools))
+    assert status(fleet) is JobStatus.QUEUED
