@@ -298,6 +298,15 @@ def test_the_ceiling_lets_a_message_join_a_run_and_a_finished_result_answer(
     assert [line["decision"] for line in lines.of("admitted")][-2:] == ["Attach", "Record"]
 
 
+def test_the_ceiling_lets_a_message_join_a_run_that_began_just_now(
+    crowded: Intake, fleet: Fleet, clock: HandClock, rejects: FakeRejects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, views = fleet.table.job, [None]  # another intake puts the run right after this one has looked
+    monkeypatch.setattr(fleet.table, "job", lambda key: views.pop() if views else read(key))
+    crowded.handle(batch(clock, message("a")))
+    assert rejects.kept == []
+
+
 def test_room_below_the_ceiling_takes_new_work_again(crowded: Intake, fleet: Fleet, clock: HandClock) -> None:
     job = fleet.table.job("a")
     assert job
