@@ -56,6 +56,12 @@ def test_a_launch_that_has_had_no_answer_starves_the_pool_too() -> None:
     assert errors(POOL, [launching(0, arn="", age_s=3 * HOUR_S), a_slot(1)], 5 * HOUR_S)
 
 
+def test_a_launch_without_an_answer_goes_on_counting_what_the_failures_before_it_began() -> None:
+    unanswered = replace(launching(0, arn="", age_s=HOUR_S), starved_at=NOW - 3 * HOUR_S)
+    assert errors(POOL, [unanswered, a_slot(1)], 5 * HOUR_S)
+    assert errors(POOL, [unanswered, a_slot(1, ready_at=NOW - 1.5 * HOUR_S)], 5 * HOUR_S) == []
+
+
 def test_a_deadline_of_zero_is_none() -> None:
     assert errors(replace(POOL, dispatch_deadline_s=0), [failing(90 * HOUR_S)], 99 * HOUR_S) == []
 
