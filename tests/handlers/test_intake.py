@@ -252,6 +252,20 @@ def test_a_forced_message_that_comes_again_after_its_run_begins_no_other(
     assert again.run == 2
 
 
+def test_a_message_is_answered_by_a_run_that_was_ended_on_a_clock_that_is_slow(
+    intake: Intake, fleet: Fleet, clock: HandClock
+) -> None:
+    told = batch(clock, message("a"))
+    intake.handle(told)
+    job = fleet.table.job("a")
+    assert job
+    assert fleet.table.finish(job, JobStatus.CANCELLED, clock.now() - 600, "", (), clock.unique())
+    intake.handle(told)
+    standing = fleet.table.job("a")
+    assert standing
+    assert (standing.run, standing.status) == (1, JobStatus.CANCELLED)
+
+
 def test_a_forced_message_joins_the_run_that_is_under_way(intake: Intake, fleet: Fleet, clock: HandClock) -> None:
     intake.handle(batch(clock, message("a")))
     intake.handle(batch(clock, message("a", force=True)))
