@@ -199,12 +199,14 @@ def _carry_out(run: Run) -> None:
 def _standing(run: Run) -> dict[str, Standing | None]:
     """What stands of each artifact. One that outlived its origin is deleted: it describes bytes that are gone.
 
-    S3 expires artifacts one by one, and what is made in their place need not be the same to the byte.
+    S3 expires artifacts one by one, and what is made in their place need not be the same to the byte. Only an older
+    run's is taken away: what a zombie sees of its own run, or a newer one's, may have come right after it looked.
     """
     standing: dict[str, Standing | None] = {}
     for kind, origin in run.processor.made_from.items():
         found = run.cache.standing(run.key(kind), run.since)
-        if found and origin != SOURCE and standing[origin] is None:
+        alone = origin != SOURCE and standing[origin] is None
+        if found and alone and found.made_for < run.assignment["made_for"]:
             run.cache.delete(run.key(kind), found.etag)
             found = None
         standing[kind] = found

@@ -502,6 +502,23 @@ def test_an_index_that_outlived_its_bam_is_made_anew_with_it(
         assert sum(alignments.count(name) for name in alignments.references) == 5_000
 
 
+@cloud
+def test_an_index_of_the_same_run_is_left_to_those_who_may_have_made_it_meanwhile(
+    assignment: dict[str, Any], s3: S3Client
+) -> None:
+    """A zombie that saw no BAM may see the index of the attempt that came after it."""
+    assert run(assignment)[0] == 0
+    bam_key, index_key = catalog.artifact_keys(assignment["workflow_key"], "bam")
+    cache = S3Cache(s3, "cache", "results")
+    index = cache.standing(index_key)
+    assert index
+    assert cache.delete(bam_key)
+    code, events, _ = run(assignment)
+    assert code == 0
+    assert [event["created"] for event in events if event["event"] == "artifact"] == [True, False]
+    assert cache.standing(index_key) == index
+
+
 # --- force
 
 
