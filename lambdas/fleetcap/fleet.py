@@ -172,8 +172,14 @@ class Fleet:
             if job is None or job.status is not JobStatus.QUEUED or (job.run, job.attempt) != seen:
                 continue  # the index lags: somebody has claimed it, or another run has begun to wait
             ended = self.table.finish(job, JobStatus.FAILED, now, late.error, (), self.clock.unique())
-            told = {"job": job.id, "key": job.key, "correlation_id": job.correlation_id}
-            self.log("overdue", **told, reason=late.error, refused=not ended)
+            self.log(
+                "overdue",
+                job=job.id,
+                key=job.key,
+                correlation_id=job.correlation_id,
+                reason=late.error,
+                refused=not ended,
+            )
 
     # --- jobs of dead holders
 
