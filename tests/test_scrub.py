@@ -40,6 +40,13 @@ SAID = {
     "an authorization header": ("Authorization: Bearer abc.def.ghi", ["abc.def"]),
     "a bearer without its header": ("used bearer abcdefghijkl", ["abcdefghijkl"]),
     "a token in JSON": ('{"api_token": "s3cr3t-value", "n": 1}', ["s3cr3t"]),
+    "JSON within JSON": (r"{\"password\":\"hunter22\"}", ["hunter22"]),
+    "words in quotes": ("password='correct horse battery'", ["correct", "horse", "battery"]),
+    "a flag of a command": ("curl --api-token hunter22 -v", ["hunter22"]),
+    "a scheme of one's own": ("Authorization: token abcdefgh12345", ["abcdefgh"]),
+    "a loud bearer": ("BEARER abcdefghijkl", ["abcdefghijkl"]),
+    "a secret key under any name": (f"key={SECRET_KEY}", [SECRET_KEY]),
+    "other names of secrets": ("pwd=abcd1234 passphrase: efgh1234 PRIVATE_KEY=ijkl", ["abcd", "efgh", "ijkl"]),
     "a path": (f"cannot open {FOLDER}/source: no such file", [FOLDER, "fleetcap"]),
     "a path in a representation": (f"FileNotFoundError(2, 'gone', '{FOLDER}/source')", [FOLDER]),
 }

@@ -21,7 +21,7 @@ import boto3
 from botocore.config import Config
 
 from fleetcap import catalog, keys, limits
-from fleetcap.adapters.cache import S3Cache
+from fleetcap.adapters.cache import S3Cache, Standing
 from fleetcap.model import Artifact
 from fleetcap.sources import file_name
 from worker_image.download import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Downloader, downloader_for
@@ -182,7 +182,7 @@ def _carry_out(run: Run) -> None:
     committed. Where somebody else's artifact stands, a later one must describe *its* bytes, so it is fetched.
     """
     made_from = run.processor.made_from
-    standing = {kind: run.cache.standing(run.key(kind), run.since) for kind in made_from}
+    standing = _standing(run)
     parts = _parts({kind: made_from[kind] for kind, found in standing.items() if found is None})
     here: dict[str, Path] = {}
     for kind, origin in made_from.items():
@@ -194,6 +194,23 @@ def _carry_out(run: Run) -> None:
         made, artifact = run.make(kind, here[origin], parts[kind])
         if artifact.created:
             here[kind] = made
+
+
+def _standing(run: Run) -> dict[str, Standing | None]:
+    """What stands of each artifact. One that outlived its origin is deleted: it describes bytes that are gone.
+
+    S3 expires artifacts one by one, and what is made in their place need not be the same to the byte. Only an older
+    run's is taken away: what a zombie sees of its own run, or a newer one's, may have come right after it looked.
+    """
+    standing: dict[str, Standing | None] = {}
+    for kind, origin in run.processor.made_from.items():
+        found = run.cache.standing(run.key(kind), run.since)
+        alone = origin != SOURCE and standing[origin] is None
+        if found and alone and found.made_for < run.assignment["made_for"]:
+            run.cache.delete(run.key(kind), found.etag)
+            found = None
+        standing[kind] = found
+    return standing
 
 
 def _parts(made_from: Mapping[str, str]) -> dict[str, tuple[float, float]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fleetcap.model import Stop
+from fleetcap.scrub import scrubbed
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,6 @@ def task_stopped(event: Mapping[str, Any]) -> TaskStopped | None:
     containers = detail.get("containers") or []
     reasons = [detail.get("stoppedReason"), *(container.get("reason") for container in containers)]
     exits = [container["exitCode"] for container in containers if container.get("exitCode") is not None]
-    reason = " ".join(dict.fromkeys(filter(None, reasons)))
+    reason = scrubbed(" ".join(dict.fromkeys(filter(None, reasons))))  # it ends up in jobs' errors, which are events
     stop = Stop(detail.get("stopCode") or "", reason, max(exits, default=None))
     return TaskStopped(detail["taskArn"], detail.get("startedBy") or "", stop)

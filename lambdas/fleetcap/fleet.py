@@ -168,8 +168,9 @@ class Fleet:
         queued = self.table.queued(pool, now, limits.OVERDUE_READ)
         for late in deadlines.overdue(pool, slots, queued, now)[: limits.OVERDUE_PER_TICK]:
             job = self.table.job(late.job.key)
-            if job is None or job.status is not JobStatus.QUEUED or job.attempt != late.job.attempt:
-                continue  # the index lags: somebody has claimed it
+            seen = late.job.run, late.job.attempt
+            if job is None or job.status is not JobStatus.QUEUED or (job.run, job.attempt) != seen:
+                continue  # the index lags: somebody has claimed it, or another run has begun to wait
             ended = self.table.finish(job, JobStatus.FAILED, now, late.error, (), self.clock.unique())
             self.log(
                 "overdue",

@@ -588,9 +588,11 @@ def finish_write(
 ) -> Write:
     """RUNNING → a final status, or QUEUED → FAILED or CANCELLED: `withdraw`, for a job that nobody has claimed.
 
-    The job leaves the index, and the table some days later. `attempt` joins the history.
+    The job leaves the index, and the table some days later. `attempt` joins the history. On whatever clock it ends, a
+    run does not end before it began: the message that began it must find itself answered.
     """
     running = job.status is JobStatus.RUNNING
+    ended_at = max(now, job.queued_at, job.claimed_at)
     return Write(
         "finish" if running else "withdraw",
         job_key(job.key),
@@ -598,9 +600,9 @@ def finish_write(
         {
             "status": status.value,
             "changes": job.changes + 1,
-            "ended_at": _seconds(now),
+            "ended_at": _seconds(ended_at),
             "error": error[: limits.ERROR_MAX_CHARS],
-            TTL: int(now) + limits.FINISHED_JOB_TTL_S,
+            TTL: int(ended_at) + limits.FINISHED_JOB_TTL_S,
             OP: op,
             **({"artifacts": list(artifacts)} if artifacts else {}),
             **_history(job, attempt),

@@ -21,14 +21,19 @@ _SUSPECT: Final = re.compile(
       (?P<file>(?<=\bfile)://[^\s"'<>]*)
     | (?P<address>://)(?:[^\s/?\#"'<>]*@)?(?P<rest>[^\s?\#"'<>]*)(?:[?\#][^\s"'<>]*)?
     | (?P<name>(?=[acpstACPST])(?i:
-          secret|passwd|password|token|signature|credential|api[_-]?key|access[_-]?key|authorization
-      )[\w.-]{0,40}["']?\s*(?:[:=]|%3D)\s*["']?)(?:(?i:bearer|basic|aws4-hmac-sha256)\s+)?[^\s"',;&)}\]]+
-    | (?P<bearer>\b[Bb]earer\s+)[\w.~+/=-]{8,}
+          secret|passwd|password|passphrase|pwd|token|signature|credential
+          |(?:api|access|private)[_-]?key|authorization
+      )[\w.-]{0,40}\\*["']?\s*(?:[:=]|%3D)\s*\\*(?P<quote>["'])?)
+      (?(quote)[^"']{1,200}|(?:(?i:bearer|basic|token|aws4-hmac-sha256)\s+)?[^\s"',;&)}\]]+)
+    | (?P<flag>(?<![\w-])--?(?:\w{1,20}-){0,2}(?i:
+          secret|passwd|password|passphrase|token|credentials?|(?:api|access|private)-?key
+      )\s+)[^\s-]\S*
+    | (?P<bearer>\b(?:[Bb]earer|BEARER)\s+)[\w.~+/=-]{8,}
     | \bA(?:KIA|SIA|BIA|CCA|IDA|ROA|GPA|NPA)[A-Z0-9]{12,}
     | \beyJ[\w-]{8,}\.[\w.-]+
     | \b(?:gh[pousr]_|github_pat_|xox[abprs]-|sk-)[\w-]{16,}
     | \b(?:FwoG|IQoJ)[\w+/=]{40,}
-    | (?<![\w/+=.~-])(?=[A-Za-z0-9/+]{40}(?![\w/+=-]))
+    | (?<![\w/+.~-])(?=[A-Za-z0-9/+]{40}(?![\w/+=-]))
       (?=[a-z0-9/+]*[A-Z])(?=[A-Z0-9/+]*[a-z])(?=[A-Za-z/+]*\d)(?![\w/+]{0,20}[0-9a-f]{20})[A-Za-z0-9/+]{40}
     | (?P<path>(?<![\w./~-])/[^\s'",;:()<>|]*[^\s'",;:()<>|.])
     """,
@@ -66,4 +71,4 @@ def _harmless(found: re.Match[str]) -> str:
         return ":" + PATH
     if found["address"]:
         return "://" + found["rest"]
-    return PATH if found["path"] else (found["name"] or found["bearer"] or "") + SECRET
+    return PATH if found["path"] else (found["name"] or found["flag"] or found["bearer"] or "") + SECRET

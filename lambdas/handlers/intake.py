@@ -13,7 +13,7 @@ from fleetcap.catalog import artifact_keys
 from fleetcap.decide import admit
 from fleetcap.fleet import Fleet
 from fleetcap.messages import Rejected, submission
-from fleetcap.model import Job, JobStatus, Pool, Submission
+from fleetcap.model import Job, JobStatus, Submission
 from fleetcap.ports import Cache, Rejects
 from handlers.log import log
 
@@ -75,21 +75,28 @@ class Intake:
                 case admit.Attach(job) | admit.Answer(job):
                     return job, decision
                 case admit.Enqueue(replacing) | admit.Record(replacing):
-                    if isinstance(decision, admit.Enqueue):
-                        self._refuse_above_the_ceiling(self.fleet.pools[accepted.pool])
+                    if isinstance(decision, admit.Enqueue) and self._ceiling_reached(accepted, standing):
+                        continue
                     job = self._new_run(accepted, replacing, ended=isinstance(decision, admit.Record))
                     if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
                         return job, decision
         raise TimeoutError(f"{accepted.key} changed under each of {limits.ADMIT_ROUNDS} attempts to put it")
 
-    def _refuse_above_the_ceiling(self, pool: Pool) -> None:
-        """Only new work: whoever joins a run adds none. The index lags, so a burst may pass it by a little."""
+    def _ceiling_reached(self, accepted: Submission, standing: Job | None) -> bool:
+        """Refuse new work, nothing else: who joins a run adds none. The index lags, so a burst may pass it.
+
+        True: the key has moved on since it was read as `standing`, and the run that is there now may be one to join.
+        """
+        pool = self.fleet.pools[accepted.pool]
         most = pool.active_jobs_max
-        if most and self.fleet.table.active(pool, most) >= most:
-            raise Rejected(
-                f"ceiling: pool {pool.name} has {most:,} active jobs, and its active_jobs_max lets no more in; "
-                f"redrive the message once some have ended"
-            )
+        if not most or self.fleet.table.active(pool, most) < most:
+            return False
+        if self.fleet.table.job(accepted.key) != standing:
+            return True
+        raise Rejected(
+            f"ceiling: pool {pool.name} has {most:,} active jobs, and its active_jobs_max lets no more in; "
+            f"redrive the message once some have ended"
+        )
 
     def _new_run(self, accepted: Submission, replacing: Job | None, ended: bool) -> Job:
         now = self.fleet.clock.now()

@@ -268,7 +268,7 @@ class Operations(RuleBasedStateMachine):
             self.put(key, 5)
         elif known.ended:
             self.put_the_next_run(key, FRESH, False)
-        elif not known.holder and badly:
+        elif not known.holder and badly and known.attempt:
             self.finish(key, FRESH, JobStatus.CANCELLED, now)
         elif not known.holder:
             self.claim(key, FRESH, 0, now)

@@ -45,8 +45,16 @@ def test_a_job_whose_pool_has_room_and_gets_no_capacity_is_given_up_after_the_de
         ([failing(3 * HOUR_S, ready_ago_s=HOUR_S), a_slot(1)], 5 * HOUR_S),
         ([ready(0), ready(1)], 5 * HOUR_S),
         ([a_slot(0), a_slot(1)], 5 * HOUR_S),
+        ([a_slot(0), ready(1), launching(2, arn="", age_s=3 * HOUR_S, retire=True)], 5 * HOUR_S),
     ],
-    ids=["starved too short", "waited too short", "a worker came since", "cap full", "nothing failed"],
+    ids=[
+        "starved too short",
+        "waited too short",
+        "a worker came since",
+        "cap full",
+        "nothing failed",
+        "only above the cap",
+    ],
 )
 def test_other_waiting_does_not_count(slots: list[Slot], age_s: float) -> None:
     assert errors(POOL, slots, age_s) == []
@@ -54,6 +62,12 @@ def test_other_waiting_does_not_count(slots: list[Slot], age_s: float) -> None:
 
 def test_a_launch_that_has_had_no_answer_starves_the_pool_too() -> None:
     assert errors(POOL, [launching(0, arn="", age_s=3 * HOUR_S), a_slot(1)], 5 * HOUR_S)
+
+
+def test_a_launch_without_an_answer_goes_on_counting_what_the_failures_before_it_began() -> None:
+    unanswered = replace(launching(0, arn="", age_s=HOUR_S), starved_at=NOW - 3 * HOUR_S)
+    assert errors(POOL, [unanswered, a_slot(1)], 5 * HOUR_S)
+    assert errors(POOL, [unanswered, a_slot(1, ready_at=NOW - 1.5 * HOUR_S)], 5 * HOUR_S) == []
 
 
 def test_a_deadline_of_zero_is_none() -> None:

@@ -42,6 +42,13 @@ LAUNCHES: list[tuple[str, str]] = [
     ("RESOURCE:CPU", "lacks a resource"),
     ("AGENT", "agent is not connected"),
     ("TaskFailedToStart ResourceInitializationError: unable to pull secrets", "network, secrets or logs"),
+    (
+        "TaskFailedToStart ResourceInitializationError: unable to retrieve ecr registry auth: AccessDeniedException: "
+        "User: arn:aws:sts::123456789012:assumed-role/x is not authorized to perform: ecr:GetAuthorizationToken on "
+        "resource: * because no identity-based policy allows it",
+        "network, secrets or logs",
+    ),
+    ("AccessDeniedException: User: x is not authorized to perform: ecs:RunTask on resource: y", "may not launch"),
     (f"EssentialContainerExited {OUT_OF_MEMORY} exit code 137", "ran out of memory before it was ready"),
     ("CannotStartContainerError: failed to create", "container does not start"),
     ("CannotCreateVolumeError: no room", "disk could not be made"),

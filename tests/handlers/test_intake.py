@@ -252,6 +252,20 @@ def test_a_forced_message_that_comes_again_after_its_run_begins_no_other(
     assert again.run == 2
 
 
+def test_a_message_is_answered_by_a_run_that_was_ended_on_a_clock_that_is_slow(
+    intake: Intake, fleet: Fleet, clock: HandClock
+) -> None:
+    told = batch(clock, message("a"))
+    intake.handle(told)
+    job = fleet.table.job("a")
+    assert job
+    assert fleet.table.finish(job, JobStatus.CANCELLED, clock.now() - 600, "", (), clock.unique())
+    intake.handle(told)
+    standing = fleet.table.job("a")
+    assert standing
+    assert (standing.run, standing.status) == (1, JobStatus.CANCELLED)
+
+
 def test_a_forced_message_joins_the_run_that_is_under_way(intake: Intake, fleet: Fleet, clock: HandClock) -> None:
     intake.handle(batch(clock, message("a")))
     intake.handle(batch(clock, message("a", force=True)))
@@ -296,6 +310,15 @@ def test_the_ceiling_lets_a_message_join_a_run_and_a_finished_result_answer(
     crowded.handle(batch(clock, message("a"), message("known")))
     assert rejects.kept == []
     assert [line["decision"] for line in lines.of("admitted")][-2:] == ["Attach", "Record"]
+
+
+def test_the_ceiling_lets_a_message_join_a_run_that_began_just_now(
+    crowded: Intake, fleet: Fleet, clock: HandClock, rejects: FakeRejects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, views = fleet.table.job, [None]  # another intake puts the run right after this one has looked
+    monkeypatch.setattr(fleet.table, "job", lambda key: views.pop() if views else read(key))
+    crowded.handle(batch(clock, message("a")))
+    assert rejects.kept == []
 
 
 def test_room_below_the_ceiling_takes_new_work_again(crowded: Intake, fleet: Fleet, clock: HandClock) -> None:

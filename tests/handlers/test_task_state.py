@@ -159,3 +159,17 @@ def test_a_running_task_is_no_reason_to_act(fleet: Fleet, working: tuple[Lease, 
     slot = fleet.table.slot(SlotId("default", lease.slot.number))
     assert slot is not None
     assert slot.lease == lease
+
+
+def test_the_words_of_ecs_bring_no_path_and_no_credential_into_a_jobs_error(
+    fleet: Fleet, working: tuple[Lease, str]
+) -> None:
+    lease, arn = working
+    said = {"reason": "cannot start /opt/tools/run --token abcd1234: no such file"}
+    event = stopped(arn, lease, [said])
+    event["Records"][0]["body"] = event["Records"][0]["body"].replace("EssentialContainerExited", "UserInitiated")
+    task_state.handle(fleet, event)
+    job = fleet.table.job("a")
+    assert job is not None
+    assert "cannot start (path) --token (secret)" in job.error
+    assert "cannot start (path) --token (secret)" in job.history[-1].reason

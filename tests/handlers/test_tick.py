@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from fleetcap import limits
+from fleetcap import jobs, limits
 from fleetcap.fleet import Fleet
 from fleetcap.model import (
     Doubt,
@@ -314,3 +314,18 @@ def test_a_worker_that_comes_in_between_begins_the_wait_anew(fleet: Fleet, clock
         assert fleet.table.beat(slot.lease, slot.arn, True, clock.now()) is not None
     assert all(job.queued_at for job in fleet.table.queued(without.pools["default"], clock.now(), 99))
     assert len(fleet.table.queued(without.pools["default"], clock.now(), 99)) == 10
+
+
+def test_a_run_is_not_given_up_for_the_waiting_of_the_one_before(
+    fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pools = {"default": replace(fleet.pools["default"], waiting_limit_s=60.0)}
+    old = queue(fleet, clock, "a")
+    clock.sleep(61)
+    assert jobs.cancel(fleet.table, clock, "a", "not needed")
+    ended = fleet.table.job("a")
+    new = replace(old, run=2, queued_at=clock.now(), due_at=clock.now())
+    assert fleet.table.put(new, ended, clock.unique())
+    monkeypatch.setattr(fleet.table, "queued", lambda *_: [old.as_queued])  # the index lags
+    tick.handle(replace(fleet, pools=pools))
+    assert status(fleet) is JobStatus.QUEUED

@@ -763,15 +763,15 @@ OWN: Final = (
         "tick: a job that was claimed meanwhile is not given up",
         0,
         FLEET,
-        "if job is None or job.status is not JobStatus.QUEUED or job.attempt != late.job.attempt:",
+        "if job is None or job.status is not JobStatus.QUEUED or (job.run, job.attempt) != seen:",
         "if job is None:",
     ),
     Guard(
         "tick: only time without capacity counts against the dispatch deadline",
         0,
         DEADLINES,
-        "    return now - since if since and has_room else 0.0",
-        "    return now - since if has_room else 0.0",
+        "    return now - max(since, came_at) if since and has_room else 0.0",
+        "    return now - max(since, came_at) if has_room else 0.0",
     ),
     Guard(
         "worker: a job that ended with the signal is not given back",

@@ -482,6 +482,43 @@ def test_a_stopped_child_dies_of_the_signal_at_once(assignment: dict[str, Any]) 
         assert child.wait(5) in {-signal.SIGTERM, 0}
 
 
+@cloud
+def test_an_index_that_outlived_its_bam_is_made_anew_with_it(
+    assignment: dict[str, Any], s3: S3Client, tmp_path: Path
+) -> None:
+    """S3 expires artifacts one by one, and a source may have changed under the key that its sender chose."""
+    assert run(assignment)[0] == 0
+    bam_key, index_key = catalog.artifact_keys(assignment["workflow_key"], "bam")
+    cache = S3Cache(s3, "cache", "results")
+    assert cache.delete(bam_key)
+    make_bam(tmp_path / "changed.bam", reads=5_000, seed=7)
+    s3.upload_file(str(tmp_path / "changed.bam"), "sources", f"{tmp_path.name}/sample.bam")
+    code, events, _ = run({**assignment, "md5": "", "made_for": 2_000.5})
+    assert code == 0
+    assert [event["created"] for event in events if event["event"] == "artifact"] == [True, True]
+    for key, name in ((bam_key, "new.bam"), (index_key, "new.bam.bai")):
+        assert cache.fetch(key, str(tmp_path / name))
+    with pysam.AlignmentFile(str(tmp_path / "new.bam")) as alignments:
+        assert sum(alignments.count(name) for name in alignments.references) == 5_000
+
+
+@cloud
+def test_an_index_of_the_same_run_is_left_to_those_who_may_have_made_it_meanwhile(
+    assignment: dict[str, Any], s3: S3Client
+) -> None:
+    """A zombie that saw no BAM may see the index of the attempt that came after it."""
+    assert run(assignment)[0] == 0
+    bam_key, index_key = catalog.artifact_keys(assignment["workflow_key"], "bam")
+    cache = S3Cache(s3, "cache", "results")
+    index = cache.standing(index_key)
+    assert index
+    assert cache.delete(bam_key)
+    code, events, _ = run(assignment)
+    assert code == 0
+    assert [event["created"] for event in events if event["event"] == "artifact"] == [True, False]
+    assert cache.standing(index_key) == index
+
+
 # --- force
 
 

@@ -71,7 +71,7 @@ def backoff(slots: Sequence[Slot], now: float) -> Backoff:
     unanswered = [s for s in slots if unresolved(s, now) and s.leased_at > forgotten]
     until = [s.retry_at for s in failed] + [s.leased_at + limits.BACKOFF_MAX_S for s in unanswered]
     strikes = max([s.strikes for s in failed], default=0)
-    began = [s.starved_at or s.failed_at for s in failed] + [s.leased_at for s in unanswered]
+    began = [s.starved_at or s.failed_at for s in failed] + [s.starved_at or s.leased_at for s in unanswered]
     since = max(min(began), forgotten) if began else 0.0
     return Backoff(max(strikes, min(len(unanswered), 1)), max(until, default=0.0), _reason(failed, strikes), since)
 

@@ -47,9 +47,11 @@ def _error(pool: Pool, slots: Sequence[Slot], waited_s: float, starved_s: float,
 def _starved_s(pool: Pool, slots: Sequence[Slot], now: float) -> float:
     """How long the pool has had room under its cap, wanted workers and got none; 0 where it lacks nothing."""
     below = [slot for slot in slots if slot.id.number < pool.cap and not slot.retire]
-    since = capacity.backoff(slots, now).since
+    # What fails above a lowered cap keeps nobody waiting; a worker that came there counts all the same.
+    since = capacity.backoff(below, now).since
+    came_at = max([slot.ready_at for slot in slots], default=0.0)
     has_room = any(slot.state is not SlotState.READY for slot in below)
-    return now - since if since and has_room else 0.0
+    return now - max(since, came_at) if since and has_room else 0.0
 
 
 def _spell(seconds: float) -> str:

@@ -29,12 +29,14 @@ _BY_EXIT_CODE: Final = {
 
 _LAUNCH: Final = (
     ("cannotpull", "the worker's image cannot be pulled; see that it exists and that the execution role may read it"),
+    # Before the rest: the words behind these two name resources and agents of all kinds.
+    ("resourceinitialization", "Fargate could not prepare the task's network, secrets or logs"),
+    ("accessdenied", "the decider may not launch this task definition; deploy again"),
     ("capacity is unavailable", "AWS has no Fargate capacity at this time"),
     ("vcpu", "the account's Fargate vCPU quota is used up; ask AWS for a higher one or lower the cap"),
     ("resource:eni", "the subnets have no network interface left"),
     ("resource:", "AWS lacks a resource that the task needs"),
     ("agent", "the ECS agent is not connected"),
-    ("resourceinitialization", "Fargate could not prepare the task's network, secrets or logs"),
     ("outofmemory", "the worker ran out of memory before it was ready; give its pool more"),
     ("cannotstartcontainer", "the worker's container does not start; see its command and image"),
     ("cannotcreatevolume", "the task's disk could not be made"),
@@ -42,7 +44,6 @@ _LAUNCH: Final = (
     ("blocked", "AWS has blocked this account from launching; ask its support"),
     ("platformtaskdefinitionincompatibility", "the task definition does not fit Fargate's platform version"),
     ("platformunknown", "Fargate's platform version does not exist"),
-    ("accessdenied", "the decider may not launch this task definition; deploy again"),
     ("unsupportedfeature", "Fargate does not offer a feature of the task here"),
     ("throttl", "AWS throttles launches"),
     ("rate exceeded", "AWS throttles launches"),
