@@ -117,6 +117,17 @@ def test_sequence_and_correlation_are_those_of_the_item() -> None:
     assert (change.sequence, change.correlation_id) == (1_800_000_008, "request/42")
 
 
+def test_a_run_after_another_leads_from_that_one_to_itself() -> None:
+    again = replace(QUEUED, run=2)
+    assert told(finished(JobStatus.FAILED), item(again)).supersedes == QUEUED.id
+    assert told(None, QUEUED_ITEM).supersedes == ""
+
+
+def test_the_query_of_a_source_stays_out_of_events() -> None:
+    signed = replace(QUEUED, request=replace(QUEUED.request, source="https://host/a.bam?X-Amz-Signature=abc"))
+    assert told(None, item(signed)).source == "https://host/a.bam"
+
+
 def test_the_same_record_always_makes_the_same_event() -> None:
     assert detail(told(QUEUED_ITEM, RUNNING_ITEM)) == detail(told(dict(QUEUED_ITEM), dict(RUNNING_ITEM)))
 

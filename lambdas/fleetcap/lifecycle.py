@@ -38,7 +38,7 @@ class StateChange:
     ]
     pool: Annotated[str, "the class of workers that runs it"]
     processor: Annotated[str, "what is done with the source"]
-    source: Annotated[str, "the input's address, as it was sent"]
+    source: Annotated[str, "the input's address, without its query, which may hold a signature"]
     artifacts: Annotated[
         tuple[str, ...],
         "the addresses of the results so far, each s3://bucket/key, in the order in which they were committed",
@@ -48,6 +48,7 @@ class StateChange:
     ended_at: Annotated[float | None, "when the run ended, in unix seconds; null while it has not"]
     waited_s: Annotated[float | None, "seconds from queued_at to claimed_at; null without the latter"]
     ran_s: Annotated[float | None, "seconds from claimed_at to ended_at; null without either"]
+    supersedes: Annotated[str, "the id of the run that this one takes the place of; empty for a first run"] = ""
     correlation_id: Annotated[str, "what the producer tagged the job with, or else its message's id"] = ""
     tenant: Annotated[str, "whose job it is; empty where there are no tenants"] = ""
 
@@ -81,13 +82,14 @@ def _told(job: Job, before: Job | None, cache: str) -> StateChange:
         failure_class=_failure(job, before),
         pool=job.pool,
         processor=job.request.processor,
-        source=job.request.source,
+        source=job.request.source.partition("?")[0],
         artifacts=tuple(f"{cache}{key}" for key in job.artifacts),
         queued_at=job.queued_at,
         claimed_at=claimed_at,
         ended_at=ended_at,
         waited_s=round(claimed_at - job.queued_at, 3) if claimed_at else None,
         ran_s=round(ended_at - claimed_at, 3) if claimed_at and ended_at else None,
+        supersedes=job.supersedes,
         correlation_id=job.correlation_id,
     )
 

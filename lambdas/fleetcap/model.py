@@ -246,6 +246,11 @@ class Job:
         return f"{key_hash(self.key)}-{self.run}"
 
     @property
+    def supersedes(self) -> str:
+        """The name of the run before this one, or empty."""
+        return f"{key_hash(self.key)}-{self.run - 1}" if self.run > 1 else ""
+
+    @property
     def interruptions(self) -> int:
         """How many attempts of this run were interrupted."""
         return self._endings(FailureClass.INTERRUPTED)
