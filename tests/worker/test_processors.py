@@ -149,17 +149,18 @@ def test_sam_text_becomes_a_sorted_bam(unsorted: Path, tmp_path: Path, work: Pat
     assert_sorted_and_indexed(work, READS)
 
 
-def test_a_header_without_reads_is_a_valid_file(tmp_path: Path, work: Path) -> None:
-    source = bam_of(tmp_path / "in.bam", "coordinate", [])
-    process("bam", source, work)
-    assert_sorted_and_indexed(work, 0)
+@pytest.mark.parametrize("order", ["coordinate", "unsorted"])
+def test_a_header_without_reads_is_refused(tmp_path: Path, work: Path, order: str) -> None:
+    source = bam_of(tmp_path / "in.bam", order, [])
+    with pytest.raises(InputError, match="input: the file holds no alignments"):
+        process("bam", source, work)
 
 
-def test_a_sam_header_without_reads_is_a_valid_file(tmp_path: Path, work: Path) -> None:
+def test_a_sam_header_without_reads_is_refused(tmp_path: Path, work: Path) -> None:
     source = tmp_path / "in.sam"
     source.write_text(HEADER.format(order="unsorted"))
-    process("sam", source, work)
-    assert_sorted_and_indexed(work, 0)
+    with pytest.raises(InputError, match="input: the file holds no alignments"):
+        process("sam", source, work)
 
 
 def test_reads_that_were_never_aligned_can_be_sorted_too(tmp_path: Path, work: Path) -> None:

@@ -251,13 +251,6 @@ def test_the_fasta_part_of_a_gff_is_left_out_and_that_is_said(begins: bytes, wor
     assert "leaving out the FASTA part" in [stage.message for stage in stages]
 
 
-def test_a_vcf_header_alone_is_a_whole_file(work: Path) -> None:
-    assert b"".join(made("vcf", VCF_HEADER, work)) == VCF_HEADER
-    with pysam.TabixFile(str(work / "sorted.vcf.gz")) as indexed:
-        assert indexed.contigs == []
-        assert b"\n".join(line.encode() for line in indexed.header) + b"\n" == VCF_HEADER
-
-
 def test_the_last_base_that_tabix_reaches_is_taken(work: Path) -> None:
     assert len(made("bed", b"chr1\t536870911\t536870912\n", work)) == 1
 
@@ -290,6 +283,7 @@ REFUSED = {
         b"##fileformat=VCFv4.2\n" + GOOD_VCF,
         "line 2 is no header line, but the line of columns",
     ),
+    "a VCF header alone": ("vcf", VCF_HEADER, "the file holds no VCF records"),
     "half a VCF header": ("vcf", b"##fileformat=VCFv4.2\n", "the VCF header is incomplete"),
     "other columns": ("vcf", b"##fileformat=VCFv4.2\n#CHROM\tPOS\n", "line 2 does not name the columns of VCF"),
     "two VCF files": ("vcf", vcf(GOOD_VCF) + VCF_HEADER, "line 6 is a header line after"),

@@ -4,8 +4,8 @@ What a header says about its order is a claim, so it only ever earns a file the 
 The proof is the index: samtools refuses to index records out of order within a reference, and references out of the
 header's order show in the index itself. Whatever fails that proof is sorted.
 
-A header without a single read is a valid alignment file (an empty region's extract, say), so it is accepted;
-a file without bytes is not one, and is refused.
+A header without a single read is refused like a file without bytes: somebody's filter or transfer left nothing, and a
+result of nothing would be kept as the answer.
 """
 
 from __future__ import annotations
@@ -103,9 +103,8 @@ class Bam(_Alignment):
             except SamtoolsError:
                 raise InputError("the BAM file is truncated: its end marker is missing") from None
             # A header that denies the order would mislead the readers of a file that happens to have it.
-            if alignments.header.to_dict().get("HD", {}).get("SO") in {"unsorted", "queryname"}:
-                return False
-            return _sample_in_order(alignments)
+            denied = alignments.header.to_dict().get("HD", {}).get("SO") in {"unsorted", "queryname"}
+            return _sample_in_order(alignments) and not denied
 
 
 class Sam(_Alignment):
@@ -119,8 +118,7 @@ class Sam(_Alignment):
         with _opened(source) as alignments:
             if not alignments.is_sam:
                 raise InputError("the file is not SAM text")
-            if not alignments.header.to_dict() and next(alignments, None) is None:
-                raise InputError("the file holds neither a SAM header nor an alignment")
+            _sample_in_order(alignments)
         return False
 
 
@@ -140,6 +138,7 @@ def _proves_sorted(source: Path, index: Path) -> bool:
 
 
 def _sample_in_order(alignments: pysam.AlignmentFile) -> bool:
+    """Whether the first records follow each other. Raises InputError where they cannot be read, or are none."""
     last = (-1, -1)
     try:
         for read in islice(alignments, SAMPLE_RECORDS):
@@ -149,7 +148,9 @@ def _sample_in_order(alignments: pysam.AlignmentFile) -> bool:
                 return False
             last = place
     except (OSError, ValueError):
-        raise InputError("the BAM file is damaged: its first records cannot be read") from None
+        raise InputError("the file is damaged: its first records cannot be read") from None
+    if last == (-1, -1):
+        raise InputError("the file holds no alignments, only a header if any")
     return True
 
 

@@ -8,8 +8,8 @@ Sequences go by name, byte by byte; in VCF those of the `##contig` lines come fi
 Header and comment lines go on top. What says nothing in a sorted file is left out: blank lines, GFF3's `###` (all
 before it is complete), and GFF3's FASTA part, which is no features and would end the file for tabix.
 
-A VCF header without records is a whole file, as in BAM: it tells contigs and samples. In the other formats nothing but
-records would tell such a file from a wrong one, so one without records is refused.
+A file without records is refused, a whole header or not: somebody's filter or transfer left nothing, and a result of
+nothing would be kept as the answer.
 """
 
 from __future__ import annotations
@@ -205,9 +205,10 @@ class VcfRules(Rules):
             self._within_reach(number, _info_end(rest))
         return name, position
 
-    def complete(self, records: int) -> None:  # noqa: ARG002
+    def complete(self, records: int) -> None:
         if self._columns is None:
             raise InputError("the VCF header is incomplete: its line of columns, #CHROM, is missing")
+        super().complete(records)
 
 
 class _Survey:
