@@ -426,7 +426,9 @@ def test_a_task_that_is_stopped_comes_to_its_end(world: World) -> None:
     world.tasks.stop(CLUSTER, arn, "no beat for 2 minutes")
     world.reaches(arn, Status.STOPPED)
     assert world.word(arn) is TaskStatus.STOPPED
-    assert the_end(world, arn) == TaskStopped(arn, str(lease), Stop("UserInitiated", "no beat for 2 minutes"))
+    end = the_end(world, arn)
+    assert (end.arn, end.started_by) == (arn, str(lease))
+    assert (end.stop.code, end.stop.reason) == ("UserInitiated", "no beat for 2 minutes")
 
 
 def test_a_stop_may_be_repeated_and_the_first_reason_stays(world: World) -> None:
@@ -438,7 +440,8 @@ def test_a_stop_may_be_repeated_and_the_first_reason_stays(world: World) -> None
     world.reaches(arn, Status.STOPPED)
     world.tasks.stop(CLUSTER, arn, "third")
     assert world.word(arn) is TaskStatus.STOPPED
-    assert the_end(world, arn).stop == Stop("UserInitiated", "first")
+    stop = the_end(world, arn).stop
+    assert (stop.code, stop.reason) == ("UserInitiated", "first")
 
 
 def test_a_task_that_nobody_knows_need_not_be_stopped(world: World) -> None:

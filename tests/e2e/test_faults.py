@@ -144,7 +144,7 @@ def test_an_image_that_cannot_be_pulled_makes_the_pool_wait_and_say_why(stage: S
         stage.invoke("TickFunctionName", {})
     assert stage.client.meter("one").tasks_launched - before == 1
     [said] = [line for line in stage.lines("TickFunctionName", "wait") if line["pool"] == "one"][-1:]
-    assert "a launch failed: TaskFailedToStart CannotPullContainerError" in said["reason"]
+    assert "a launch failed: the worker's image cannot be pulled; see that it exists" in said["reason"]
     assert said["until"] > time.time() - 10
     stage.client.calm()
     stage.tick_until(lambda: ended(stage, wanted), "the job ran when the image was there")
