@@ -23,10 +23,11 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
+from fleetcap import limits
 from fleetcap.sources import SourceRules, https_host, is_ip, is_public
 from worker_image.errors import TransientError
 from worker_image.processors.base import InputError
-from worker_image.scratch import DISK_FACTOR, Room
+from worker_image.scratch import Room
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -127,7 +128,7 @@ class Downloader:
         guarded = _guarded(frozenset(host.lower() for host in self._rules.private_hosts), resolve)
         self._http.pool_classes_by_scheme = {"https": guarded}
 
-    def fetch(self, source: str, md5: str, target: Path, advance: Advance, factor: float = DISK_FACTOR) -> None:
+    def fetch(self, source: str, md5: str, target: Path, advance: Advance, factor: float = limits.DISK_FACTOR) -> None:
         """Download to `target`. Raises InputError for what no retry can help, TransientError for the rest.
 
         `factor` says how many times the source's size its processing takes of the disk.

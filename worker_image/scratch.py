@@ -17,8 +17,6 @@ from worker_image.errors import TransientError
 from worker_image.processors.base import InputError
 
 GIB_BYTES: Final = 1024**3
-DISK_FACTOR: Final = 3.0
-"""How many times its size a source takes by default: itself, what a sort puts aside, and the result."""
 ATTEMPT, FAILED = "attempt-", "failed-"
 
 

@@ -124,6 +124,8 @@ HEALTH_PORT: Final = 8_080
 SORT_MEMORY_MB: Final = 256
 SORT_THREADS: Final = 1
 DISK_GIB: Final = 21
+DISK_FACTOR: Final = 3
+"""The disk that a job needs by default, as a multiple of its source: the source, what is spilled, the result."""
 KEEP_FAILED_DIRS_MAX: Final = 16
 OUTPUT_LINE_MAX_CHARS: Final = 512
 OUTPUT_LINES: Final = 2_000

@@ -40,7 +40,7 @@ class Processor(ABC):
     name: ClassVar[str]
     made_from: ClassVar[Mapping[str, str]]
     takes_empty: ClassVar[bool] = False
-    disk_factor: ClassVar[float] = 3.0
+    disk_factor: ClassVar[float] = limits.DISK_FACTOR
     """The disk that a job needs, as a multiple of its source: the source, what is spilled, and the result."""
 
     def __init__(

@@ -13,6 +13,7 @@ from fleetcap.keys import ARTIFACT_FOR
 from fleetcap.model import Artifact
 
 if TYPE_CHECKING:
+    from botocore.response import StreamingBody
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
@@ -85,27 +86,29 @@ class S3Cache:
     def get(self, key: str, first: int = 0, last: int | None = None) -> Iterator[bytes]:
         """An artifact's bytes from `first` to `last`, both included, 64 KiB at a time. Nothing where there is none."""
         whole = first == 0 and last is None
-        span = {} if whole else {"Range": f"bytes={first}-{'' if last is None else last}"}
-        try:
-            body = self._s3.get_object(Bucket=self._bucket, Key=self._place(key), **span)["Body"]  # type: ignore[arg-type]
-        except ClientError as error:
-            if _code(error) in MISSING | NO_SUCH_RANGE:
-                return
-            raise
-        with closing(body):
-            yield from body.iter_chunks(STREAM_BYTES)
+        body = self._body(key, "" if whole else f"bytes={first}-{'' if last is None else last}")
+        if body:
+            with closing(body):
+                yield from body.iter_chunks(STREAM_BYTES)
 
     def fetch(self, key: str, path: str) -> bool:
         """Copy an artifact to a local file, 64 KiB at a time. False where there is none."""
-        try:
-            body = self._s3.get_object(Bucket=self._bucket, Key=self._place(key))["Body"]
-        except ClientError as error:
-            if _code(error) in MISSING:
-                return False
-            raise
+        body = self._body(key)
+        if body is None:
+            return False
         with closing(body), Path(path).open("wb") as out:
             out.writelines(body.iter_chunks(STREAM_BYTES))
         return True
+
+    def _body(self, key: str, span: str = "") -> StreamingBody | None:
+        """An artifact's bytes, or this range of them; None where there are none."""
+        ranged = {"Range": span} if span else {}
+        try:
+            return self._s3.get_object(Bucket=self._bucket, Key=self._place(key), **ranged)["Body"]  # type: ignore[arg-type]
+        except ClientError as error:
+            if _code(error) in (MISSING | NO_SUCH_RANGE if span else MISSING):
+                return None
+            raise
 
     # --- writing
 

@@ -24,14 +24,13 @@ def looms(pool: Pool, slots: Sequence[Slot], now: float) -> bool:
 
 def overdue(pool: Pool, slots: Sequence[Slot], queued: Iterable[Queued], now: float) -> list[Overdue]:
     """The jobs that have waited too long. Only time in which the cap had room and no worker came counts as starving."""
-    starved_s = _starved_s(pool, slots, now)
-    found = ((job, _error(pool, slots, now - max(job.queued_at, job.due_at), starved_s, now)) for job in queued)
+    starved_s, why = _starved_s(pool, slots, now), capacity.backoff(slots, now).reason
+    found = ((job, _error(pool, now - max(job.queued_at, job.due_at), starved_s, why)) for job in queued)
     return [Overdue(job, error) for job, error in found if error]
 
 
-def _error(pool: Pool, slots: Sequence[Slot], waited_s: float, starved_s: float, now: float) -> str:
+def _error(pool: Pool, waited_s: float, starved_s: float, why: str) -> str:
     if 0 < pool.dispatch_deadline_s < min(waited_s, starved_s):
-        why = capacity.backoff(slots, now).reason
         return (
             f"capacity: pool {pool.name} has had room but started no worker for {_spell(min(waited_s, starved_s))} "
             f"(dispatch_deadline_s is {pool.dispatch_deadline_s:.0f}); {why}"
