@@ -42,6 +42,8 @@ FARGATE_MEMORY_MIB: Final[Mapping[int, Sequence[int]]] = MappingProxyType(
 """Which memory Fargate sells with which CPU units."""
 FARGATE_DISK_GIB: Final = range(21, 201)
 ARCHITECTURES: Final = ("X86_64", "ARM64")
+FARGATE: Final = "FARGATE"
+PROVIDER: Final = re.compile(r"(FARGATE|FARGATE_SPOT)(=[1-9][0-9]{0,2})?")
 MAPPING_CONCURRENCY: Final = range(2, 1_001)
 SQS_BATCH: Final = range(1, 11)
 SQS_WINDOW_S: Final = range(301)
@@ -86,11 +88,18 @@ class ConfigError(ValueError):
 class PoolConfig:
     """One class of workers: its cap, the size of a worker, how long jobs wait, and how a worker behaves.
 
-    0 switches `active_jobs_max`, `dispatch_deadline_s` and `waiting_limit_s` off.
+    0 switches `active_jobs_max`, `dispatch_deadline_s`, `waiting_limit_s` and `budget_task_hours` off. `capacity` names
+    Fargate's capacity providers, with weights where there are two: "FARGATE_SPOT=3", "FARGATE=1". With `spot_fallback`
+    a launch that Spot refuses is tried on demand at once.
     """
 
     name: str = DEFAULT_POOL
     cap: int = 16
+    min_workers: int = 0
+    warm_workers: int = 0
+    budget_task_hours: float = 0.0
+    capacity: tuple[str, ...] = ("FARGATE",)
+    spot_fallback: bool = True
     cpu_units: int = 1_024
     memory_mib: int = 2_048
     disk_gib: int = limits.DISK_GIB
@@ -110,6 +119,14 @@ class PoolConfig:
     sort_memory_mb: int = limits.SORT_MEMORY_MB
     sort_threads: int = limits.SORT_THREADS
     keep_failed_dirs: int = 0
+
+    @property
+    def providers(self) -> dict[str, int]:
+        """Weights by capacity provider; empty where all is on demand."""
+        if self.capacity == (FARGATE,):
+            return {}
+        named = (entry.partition("=") for entry in self.capacity)
+        return {provider: int(weight or 1) for provider, _, weight in named}
 
 
 @dataclass(frozen=True)
@@ -284,6 +301,7 @@ def _refusals(config: Config) -> Iterator[str]:
         yield f"name is {config.name!r}, but stacks are named after it: use a-z, 0-9 and -, a letter first, 32 at most."
     yield from _pool_list_refusals([pool.name for pool in config.pools])
     for pool in config.pools:
+        yield from _worker_count_refusals(pool)
         yield from _worker_size_refusals(pool)
         yield from _worker_timing_refusals(pool)
     yield from _decider_refusals(config)
@@ -307,10 +325,23 @@ def _pool_list_refusals(names: Sequence[str]) -> Iterator[str]:
             yield f"pool name {name!r} appears twice, but its slots exist once: give each pool its own name."
 
 
+def _worker_count_refusals(pool: PoolConfig) -> Iterator[str]:
+    where = f"pool {pool.name!r}"
+    if not 0 <= pool.cap <= limits.CAP_MAX:
+        yield f"cap of {where} is {pool.cap}, but it counts workers: set 0 to {limits.CAP_MAX:,}."
+    for setting in ("min_workers", "warm_workers"):
+        if not 0 <= getattr(pool, setting) <= pool.cap:
+            yield (
+                f"{setting} of {where} is {getattr(pool, setting)}, but its cap lets {pool.cap} live at most: "
+                f"set 0 to {pool.cap}, or raise cap."
+            )
+    if pool.budget_task_hours < 0:
+        yield f"budget_task_hours of {where} is {pool.budget_task_hours:g}: set 0 for no bound, or more."
+    yield from _capacity_refusals(pool)
+
+
 def _worker_size_refusals(pool: PoolConfig) -> Iterator[str]:
     where = f"pool {pool.name!r}"
-    if pool.cap < 0:
-        yield f"cap of {where} is {pool.cap}, but it counts workers: set 0 to pause the pool, or more."
     sizes = FARGATE_MEMORY_MIB.get(pool.cpu_units)
     if sizes is None:
         yield (
@@ -348,6 +379,19 @@ def _worker_size_refusals(pool: PoolConfig) -> Iterator[str]:
             f"sort_memory_mb × sort_threads × jobs_per_worker of {where} is {sorting_mb} MB, so sorting alone would "
             f"exhaust its {pool.memory_mib} MiB: lower one of them or raise memory_mib."
         )
+
+
+def _capacity_refusals(pool: PoolConfig) -> Iterator[str]:
+    where = f"pool {pool.name!r}"
+    named = [entry.partition("=")[0] for entry in pool.capacity]
+    if not pool.capacity or len(set(named)) < len(named):
+        yield f"capacity of {where} is {_list(pool.capacity)!r}: name FARGATE, FARGATE_SPOT or both, each once."
+    for entry in pool.capacity:
+        if not PROVIDER.fullmatch(entry):
+            yield (
+                f"capacity of {where} names {entry!r}, which Fargate does not offer: "
+                f"write FARGATE or FARGATE_SPOT, with a weight of 1 to 999 as in 'FARGATE_SPOT=3'."
+            )
 
 
 def _worker_timing_refusals(pool: PoolConfig) -> Iterator[str]:

@@ -33,7 +33,17 @@ from stacks.worker import (
 
 POWERTOOLS_LAYER: Final = "/aws/service/powertools/python/arm64/python3.13/latest"
 EVENT_BATCH_SIZE: Final = 10
-POOL_POLICY: Final = ("jobs_per_worker", "active_jobs_max", "dispatch_deadline_s", "waiting_limit_s")
+POOL_POLICY: Final = (
+    "jobs_per_worker",
+    "active_jobs_max",
+    "dispatch_deadline_s",
+    "waiting_limit_s",
+    "min_workers",
+    "warm_workers",
+    "budget_task_hours",
+    "spot_fallback",
+    "providers",
+)
 """What deciders know of a pool under the names of its settings."""
 STREAM_ACTIONS: Final = ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")
 
@@ -213,7 +223,8 @@ class Control(Stack):
         return {
             "name": pool.name,
             "cap": pool.cap,
-            **{setting: getattr(pool, setting) for setting in POOL_POLICY},
+            **_policy(pool),
+            "image": worker.image(pool),
             "launch": {
                 "cluster": worker.cluster.cluster_arn,
                 "taskDefinition": worker.families[pool.name],
@@ -258,7 +269,11 @@ class Control(Stack):
                 source=["aws.ecs"],
                 detail_type=["ECS Task State Change"],
                 # A slot changes hands on proof that its task is gone; readiness is a write by the worker, not an event.
-                detail={"clusterArn": [self._worker.cluster.cluster_arn], "lastStatus": ["STOPPED"]},
+                # Of a Spot task's end two minutes' warning is given.
+                detail={
+                    "clusterArn": [self._worker.cluster.cluster_arn],
+                    "$or": [{"lastStatus": ["STOPPED"]}, {"stopCode": [keys.SPOT_INTERRUPTION]}],
+                },
             ),
             targets=[targets.SqsQueue(arrivals, dead_letter_queue=dead_letters)],
         )
@@ -287,6 +302,13 @@ class Control(Stack):
             "UnpublishedQueueUrl": self.unpublished.queue_url,
         }.items():
             CfnOutput(self, name, value=value)
+
+
+def _policy(pool: PoolConfig) -> dict[str, object]:
+    """What is set of a pool's policy; of what is not, a decider knows the same defaults."""
+    said = {setting: getattr(pool, setting) for setting in POOL_POLICY}
+    usual = PoolConfig()
+    return {setting: value for setting, value in said.items() if value != getattr(usual, setting)}
 
 
 def _consume(source: sqs.Queue) -> iam.PolicyStatement:

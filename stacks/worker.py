@@ -25,6 +25,7 @@ ENV_APP_ID: Final = "AWS_SDK_UA_APP_ID"
 """The SDKs add it to their User-Agent, so that CloudTrail and whoever else looks on can tell who called."""
 TASKS_SERVICE: Final = "ecs-tasks.amazonaws.com"
 HTTPS: Final = 443
+IMAGE_NAME_CHARS: Final = 12
 ENV_WORKER_KNOBS: Final = (
     "jobs_per_worker",
     "idle_exit_s",
@@ -71,6 +72,10 @@ class Worker(Stack):
         arns = {name: definition.task_definition_arn for name, definition in definitions.items()}
         CfnOutput(self, "WorkerTaskDefinitionArns", value=self.to_json_string(arns))
         CfnOutput(self, "WorkerLogGroupName", value=self.log_group.log_group_name)
+
+    def image(self, pool: PoolConfig) -> str:
+        """The name of the image that a launch of this pool gets: another one for another content."""
+        return self._images[pool.architecture].asset_hash[:IMAGE_NAME_CHARS]
 
     def _network(self) -> ec2.Vpc:
         """Public subnets and free gateway endpoints: a NAT gateway costs more a month than many fleets."""
@@ -174,7 +179,7 @@ class Worker(Stack):
             CONTAINER,
             image=ecs.ContainerImage.from_docker_image_asset(self._images[pool.architecture]),
             command=["python", "-m", "worker_image"],
-            environment=_environment(pool, config, state),
+            environment=_environment(pool, config, state, self.image(pool)),
             stop_timeout=Duration.seconds(pool.stop_timeout_s),
             logging=ecs.LogDrivers.aws_logs(stream_prefix=pool.name, log_group=self.log_group),
             health_check=_health_check(),
@@ -184,8 +189,8 @@ class Worker(Stack):
         return task
 
 
-def _environment(pool: PoolConfig, config: Config, state: State) -> dict[str, str]:
-    knobs = {"pool": pool.name} | {knob: getattr(pool, knob) for knob in ENV_WORKER_KNOBS}
+def _environment(pool: PoolConfig, config: Config, state: State, image: str) -> dict[str, str]:
+    knobs = {"pool": pool.name, "image": image} | {knob: getattr(pool, knob) for knob in ENV_WORKER_KNOBS}
     return {
         keys.ENV_TABLE: state.table.table_name,
         keys.ENV_CACHE_BUCKET: state.cache.bucket_name,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from fleetcap import jobs, limits
 from fleetcap.decide import retry
-from fleetcap.model import Artifact, FailureClass, Flags, Holder, Job, JobStatus, Lease, Pool, Queued
+from fleetcap.model import Artifact, FailureClass, Flags, Holder, Job, JobStatus, Lease, Mode, Pool, Queued
 from fleetcap.ports import Assignment, Child, Children, Clock, ControlTable, Log, Progress
 
 
@@ -32,6 +32,7 @@ class Settings:
     sort_threads: int = limits.SORT_THREADS
     disk_gib: int = limits.DISK_GIB
     keep_failed_dirs: int = 0
+    image: str = ""
 
 
 class FenceLost(Exception):
@@ -153,7 +154,8 @@ class Worker:
         if not self.serving:
             return "asked to leave" if self._draining() else "drained"
         idle_s = self._clock.now() - self._idle_since
-        return f"idle for {idle_s:.0f} s" if idle_s >= self._settings.idle_exit_s else None
+        stays = idle_s < self._settings.idle_exit_s or self._flags.keep
+        return None if stays else f"idle for {idle_s:.0f} s"
 
     def _pause(self) -> float:
         if self._lanes or self._claim:
@@ -172,7 +174,9 @@ class Worker:
         now = self._clock.now()
         if now < self._beat_at:
             return
-        flags = self._table.beat(self._lease, self._arn, first=not self._beat_at, now=now)
+        idle_since = 0.0 if self._lanes else self._idle_since
+        image = self._settings.image
+        flags = self._table.beat(self._lease, self._arn, not self._beat_at, now, idle_since, image)
         if flags is None:
             raise FenceLost
         self._flags = flags
@@ -206,6 +210,8 @@ class Worker:
         tried: set[str] = set()
         for limit in (limits.LOOK_ITEMS, limits.OPEN_PAGE_ITEMS):
             ahead = [entry for entry in self._table.queued(self._pool, now, limit) if entry.key not in tried]
+            if ahead and not tried and self._table.override(self._pool.name).mode is not Mode.OPEN:
+                return False
             first = int(self._clock.uniform(0, min(len(ahead), limits.LOOK_SPREAD)))
             for entry in ahead[first:] + ahead[:first]:
                 if self._take(entry, lane):

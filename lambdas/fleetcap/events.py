@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from fleetcap.keys import SPOT_INTERRUPTION
 from fleetcap.model import Stop
 from fleetcap.scrub import scrubbed
 
@@ -19,11 +20,20 @@ class TaskStopped:
     stop: Stop
 
 
-def task_stopped(event: Mapping[str, Any]) -> TaskStopped | None:
-    """Read an ECS Task State Change event; None if the task has not stopped. `containers` may be empty."""
+@dataclass(frozen=True)
+class SpotWarning:
+    """Fargate Spot takes a task's capacity back in two minutes. The task lives until then."""
+
+    arn: str
+    started_by: str
+
+
+def task_change(event: Mapping[str, Any]) -> TaskStopped | SpotWarning | None:
+    """Read an ECS Task State Change event; None if it is neither of the two. `containers` may be empty."""
     detail = event["detail"]
     if detail.get("lastStatus") != "STOPPED":
-        return None
+        warned = detail.get("stopCode") == SPOT_INTERRUPTION
+        return SpotWarning(detail["taskArn"], detail.get("startedBy") or "") if warned else None
     containers = detail.get("containers") or []
     reasons = [detail.get("stoppedReason"), *(container.get("reason") for container in containers)]
     exits = [container["exitCode"] for container in containers if container.get("exitCode") is not None]

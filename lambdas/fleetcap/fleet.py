@@ -5,26 +5,44 @@ Each step may run twice, late or not at all: what one decider leaves undone, the
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from fleetcap import jobs, keys, limits
-from fleetcap.decide import capacity, deadlines, launch, recover, retry, taxonomy
+from fleetcap.decide import budget, capacity, deadlines, launch, recover, retry, standby, taxonomy
 from fleetcap.model import (
     FailureClass,
     JobStatus,
     LaunchAnswer,
     Lease,
+    Mode,
     NotStarted,
     Pool,
     Queued,
+    Reservation,
     Running,
     Slot,
+    SlotId,
     Started,
     TaskStatus,
     Unanswered,
+    Use,
 )
 from fleetcap.ports import Clock, ControlTable, Log, Tasks
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A pool as it is to be now, and the slots of those of its `banks` that were read: a `share` of all there are."""
+
+    pool: Pool
+    slots: Sequence[Slot]
+    reservations: Sequence[Reservation] = ()
+    share: float = 1.0
+    banks: Sequence[int] = (0,)
 
 
 @dataclass(frozen=True)
@@ -39,60 +57,105 @@ class Fleet:
 
     # --- capacity
 
-    def scale(self, pool: Pool, wanted: Sequence[Queued] | None, most: int) -> None:
-        """Lease slots for jobs that no lane is free for, and launch a worker under each lease.
+    def scale(self, pool: Pool, wanted: Sequence[Queued] | None, most: int, near: SlotId | None = None) -> int:
+        """Lease slots for jobs that no lane is free for, and launch a worker under each lease; how many.
 
         `wanted` names the jobs in question and makes up for an index that does not show them yet; None means all.
+        `near` is a slot whose bank is to be looked at, in a pool of which not all can be.
         """
+        begun = 0
         for _ in range(limits.SCALE_ROUNDS):
-            slots = self.slots(pool)
+            standing = self.look(pool, near)
             now = self.clock.now()
-            if wait := capacity.full(pool, slots, now):
+            if wait := capacity.full(standing.pool, standing.slots, now, standing.share):
                 self.log("wait", pool=pool.name, reason=wait.reason, until=wait.until)
-                return
-            view = self._view(pool, slots, wanted, now)
-            leases = capacity.scale(view, None if wanted is None else {job.key for job in wanted}, most)
-            if self._lease_all(pool, slots, leases):
-                return
+                return begun
+            view = self.view(standing, wanted, now)
+            leases = capacity.scale(view, None if wanted is None else {job.key for job in wanted}, most - begun)
+            leased, all_done = self._lease_all(standing, leases)
+            begun += leased
+            if all_done:
+                return begun
+        return begun
 
-    def _lease_all(self, pool: Pool, slots: Sequence[Slot], leases: Sequence[capacity.LeaseFor]) -> bool:
-        """Carry the leases out. False: every candidate of one was taken meanwhile, so the slots must be read again."""
-        candidates = capacity.candidates(pool, slots)
-        backoff = capacity.backoff(slots, self.clock.now())
-        for decision in leases:
-            leased = self._lease(pool, candidates, decision, backoff)
-            if leased is None:
-                return False
-            if isinstance(leased, NotStarted):
-                return True  # what kept this launch from starting would keep the next
-        return True
+    def _lease_all(self, standing: Standing, leases: Sequence[capacity.LeaseFor]) -> tuple[int, bool]:
+        """Carry the leases out; how many. False: every candidate was taken meanwhile, so the slots must be read again.
 
-    def slots(self, pool: Pool) -> list[Slot]:
-        """All slots of the pool; on the first look of all they are created."""
-        slots = self.table.slots(pool.name)
-        if len(slots) >= pool.cap:
-            return slots
-        known = {slot.id for slot in slots}
-        self.table.create_slots((s for s in keys.slot_ids(pool.name, pool.cap) if s not in known), self.clock.now())
-        return self.table.slots(pool.name)
+        What keeps one launch from starting would keep the next, unless that one comes from another provider.
+        """
+        pool = standing.pool
+        candidates = capacity.candidates(pool, standing.slots)
+        providers = capacity.Providers(pool, standing.slots, self.clock.now())
+        begun, pending = 0, list(leases)
+        while pending and (provider := providers.take()):
+            answer = self._lease(pool, candidates, pending[0], provider, providers.backoffs[provider])
+            if answer is None:
+                return begun, False
+            if isinstance(answer, NotStarted):
+                providers.refused(provider)
+                continue
+            begun += 1
+            del pending[0]
+        return begun, True
 
-    def _view(self, pool: Pool, slots: Sequence[Slot], wanted: Sequence[Queued] | None, now: float) -> capacity.View:
-        lanes = pool.cap * pool.jobs_per_worker
-        queued = {job.key: job for job in self.table.queued(pool, now, lanes + len(wanted or ()))}
+    def look(self, pool: Pool, near: SlotId | None = None, whole: bool = False) -> Standing:
+        """The pool as it is to be now, and its slots: all of them if it is `whole` or small, else those of some banks.
+
+        On the first look of all slots are created, and a bank of them whenever those before are in use.
+        """
+        banks = {0: self.table.bank(pool.name, 0)}
+        pool = pool.under(banks[0].override)
+        for number in range(1, pool.banks) if whole else self._some_banks(pool.banks, near):
+            banks.setdefault(number, self.table.bank(pool.name, number))
+        slots = {slot.id: slot for number in sorted(banks) for slot in banks[number].slots}
+        for number in [*sorted(banks), pool.banks]:
+            new = number >= pool.banks
+            missing = [slot for slot in keys.slot_ids(pool.name, pool.cap, number) if slot not in slots]
+            if not missing or (new and capacity.candidates(pool, list(slots.values()))):
+                continue
+            self.table.create_slots(missing, self.clock.now())
+            if new:
+                self.table.widen(pool.name, number + 1)
+                pool = replace(pool, banks=number + 1)
+            banks[number] = self.table.bank(pool.name, number)
+            slots |= {slot.id: slot for slot in banks[number].slots}
+        share = min(len(banks) / pool.banks, 1.0)
+        return Standing(pool, list(slots.values()), banks[0].reservations, share, tuple(banks))
+
+    def _some_banks(self, banks: int, near: SlotId | None) -> list[int]:
+        """Besides the first bank as many others as a decision may read: that of a slot, and some at random."""
+        found = [near.bank] if near and 0 < near.bank < banks else []
+        others = [number for number in range(1, banks) if number not in found]
+        while others and len(found) < limits.BANKS_PER_DECISION - 1:
+            found.append(others.pop(int(self.clock.uniform(0, len(others))) % len(others)))
+        return found
+
+    def view(self, standing: Standing, wanted: Sequence[Queued] | None, now: float) -> capacity.View:
+        """What is decided on: the slots, the jobs that may have a lane there, and those that have one."""
+        pool = standing.pool
+        most = min(pool.cap * pool.jobs_per_worker, limits.QUEUED_PER_DECISION) + len(wanted or ())
+        queued = {job.key: job for job in self.table.queued(pool, now, most)}
         queued.update((job.key, job) for job in wanted or () if job.due_at <= now)
-        return capacity.View(pool, slots, list(queued.values()), self.table.running(pool), now)
+        running = self.table.running(pool, standing.banks)
+        waiting = list(queued.values())
+        return capacity.View(pool, standing.slots, waiting, running, now, standing.reservations, standing.share)
 
     def _lease(
-        self, pool: Pool, candidates: list[Slot], decision: capacity.LeaseFor, backoff: capacity.Backoff
+        self,
+        pool: Pool,
+        candidates: list[Slot],
+        decision: capacity.LeaseFor,
+        provider: str,
+        backoff: capacity.Backoff,
     ) -> LaunchAnswer | None:
         """Take any of the candidates, using them up on the way, and launch there. None: all were taken meanwhile."""
         while candidates:
             slot = candidates.pop(int(self.clock.uniform(0, len(candidates))) % len(candidates))
-            request = launch.request(pool, slot.lease, keys.ENV_LEASE)
+            request = launch.request(pool, slot.lease, keys.ENV_LEASE, provider)
             now = self.clock.now()
             op, strikes = self.clock.unique(), backoff.strikes
-            if self.table.lease(slot, request, decision.job_key, strikes, now, op, backoff.since):
-                self.log("lease", lease=str(slot.lease), job=decision.job_key)
+            if self.table.lease(slot, request, decision.job_key, strikes, now, op, backoff.since, provider):
+                self.log("lease", lease=str(slot.lease), job=decision.job_key, provider=provider)
                 return self.launch(slot.lease, request, strikes)
         return None
 
@@ -137,7 +200,8 @@ class Fleet:
             match verdict:
                 case recover.Release(why=why, failed=failed):
                     why = taxonomy.never_started(why) if failed else why
-                    released = self._release(slot.lease, slot.arn, why, failed, slot.strikes)
+                    use = budget.use(slot, self.clock.now())
+                    released = self._release(slot.lease, slot.arn, why, failed, slot.strikes, use)
                 case recover.Missing(since=since):
                     self.table.missing(slot.lease, since)
                 case recover.Stop(why=why):
@@ -151,12 +215,46 @@ class Fleet:
             self.log("stop", lease=str(slot.lease), arn=slot.arn, why=why)
             self.tasks.stop(launch.cluster_of(slot.launch), slot.arn, why)
 
-    def _release(self, lease: Lease, arn: str, why: str, failed: bool, strikes: int) -> bool:
+    def _release(self, lease: Lease, arn: str, why: str, failed: bool, strikes: int, use: Use | None = None) -> bool:
         now = self.clock.now()
         retry_at = capacity.retry_at(strikes, now, self.clock.uniform(0, 1)) if failed else 0.0
-        released = self.table.release(lease, arn, now, why, retry_at, self.clock.unique())
+        released = self.table.release(lease, arn, now, why, retry_at, self.clock.unique(), use)
         self.log("release", lease=str(lease), arn=arn, why=why, refused=not released, retry_at=retry_at)
         return released
+
+    # --- workers that are idle, old, or not wanted
+
+    def tell_workers(self, standing: Standing) -> None:
+        """Who is to stay although it is idle, who is to leave, and, in a pool that was stopped, who is stopped."""
+        pool = standing.pool
+        if not any(slot.held for slot in standing.slots):
+            return
+        for mark in self.for_a_while(standby.marks(self.view(standing, None, self.clock.now()))):
+            match mark:
+                case standby.Keep(slot, keep):
+                    self.table.keep(slot.lease, keep)
+                case standby.Leave(slot, why):
+                    asked = self.table.leave(slot.lease, why)
+                    self.log("leave", lease=str(slot.lease), why=why, refused=not asked)
+        if pool.mode is Mode.STOPPED:
+            self.stop_all(standing)
+
+    def stop_all(self, standing: Standing) -> int:
+        """Stop every task of a pool that is known; how many. Each gives its jobs back; the slots wait for proof."""
+        stopped = 0
+        for slot in self.for_a_while([slot for slot in standing.slots if slot.held and slot.arn]):
+            self.tasks.stop(launch.cluster_of(slot.launch), slot.arn, standing.pool.reason or "stop-all")
+            stopped += 1
+        return stopped
+
+    def for_a_while(self, things: Sequence[T], seconds: float = limits.SCALE_BUDGET_S) -> Iterator[T]:
+        """Each of the things until the time is up, another one first each time: whoever comes next goes on."""
+        began_at = self.clock.now()
+        offset = int(self.clock.uniform(0, len(things)))
+        for thing in [*things[offset:], *things[:offset]]:
+            if self.clock.now() - began_at >= seconds:
+                return
+            yield thing
 
     # --- jobs that waited too long
 

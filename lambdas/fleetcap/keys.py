@@ -25,12 +25,16 @@ from fleetcap.model import (
     Job,
     JobStatus,
     Lease,
+    Mode,
+    Override,
     Queued,
     Request,
+    Reservation,
     Running,
     Slot,
     SlotId,
     SlotState,
+    Use,
 )
 
 # --- environment of deciders and workers
@@ -49,6 +53,8 @@ ENV_WORKER: Final = "FLEETCAP_WORKER"
 ENV_HEALTH_PORT: Final = "FLEETCAP_HEALTH_PORT"
 
 # --- events
+SPOT_INTERRUPTION: Final = "SpotInterruption"
+"""ECS's stopCode for a task whose Spot capacity is taken back."""
 EVENT_SOURCE: Final = "fleetcap"
 EVENT_DETAIL_TYPE: Final = "Fleetcap Job State Change"
 JOB_STATUSES: Final = tuple(status.value for status in JobStatus)
@@ -73,6 +79,9 @@ OP: Final = "op"
 SCHEMA: Final = "v"
 SCHEMA_VERSION: Final = 1
 JOB_SK: Final = "JOB"
+POOL_SK: Final = "POOL"
+RESERVATION_SK: Final = "RESERVATION#"
+SLOT_SK: Final = "SLOT#"
 
 Item = Mapping[str, Any]
 """An item as Python values: str, int, Decimal, bool, list."""
@@ -85,7 +94,17 @@ def bank_pk(pool: str, bank: int) -> str:
 
 def slot_key(slot: SlotId) -> dict[str, str]:
     """Where a slot lives."""
-    return {TABLE_PK: bank_pk(slot.pool, slot.number // limits.BANK_SLOTS), TABLE_SK: f"SLOT#{slot.number:05d}"}
+    return {TABLE_PK: bank_pk(slot.pool, slot.bank), TABLE_SK: f"{SLOT_SK}{slot.number:05d}"}
+
+
+def override_key(pool: str) -> dict[str, str]:
+    """Where a pool's settings of run time live: beside its first slots, so that whoever reads those reads them too."""
+    return {TABLE_PK: bank_pk(pool, 0), TABLE_SK: POOL_SK}
+
+
+def reservation_key(pool: str, name: str) -> dict[str, str]:
+    """Where a reservation lives: beside the pool's first slots as well."""
+    return {TABLE_PK: bank_pk(pool, 0), TABLE_SK: f"{RESERVATION_SK}{name}"}
 
 
 def job_key(key: str) -> dict[str, str]:
@@ -107,9 +126,9 @@ def queued_pk(pool: str, shard: int) -> str:
     return f"QUEUED#{pool}#{shard}"
 
 
-def running_pk(pool: str, shard: int) -> str:
-    """The index partition of running jobs."""
-    return f"RUNNING#{pool}#{shard}"
+def running_pk(pool: str, bank: int) -> str:
+    """The index partition of the jobs that run on one bank of slots: a decision about a few slots reads only theirs."""
+    return f"RUNNING#{pool}#{bank}"
 
 
 def shard_of(key: str, shards: int) -> int:
@@ -156,6 +175,38 @@ def slot_from(item: Item) -> Slot:
         why=item.get("why", ""),
         leave=bool(item.get("leave", False)),
         retire=bool(item.get("retire", False)),
+        keep=bool(item.get("keep", False)),
+        idle_since=float(item.get("idle_since", 0)),
+        provider=item.get("provider", ""),
+        image=item.get("image", ""),
+        used_day=int(item.get("used_day", 0)),
+        used_s=float(item.get("used_s", 0)),
+        cap_version=int(item.get("cap_version", 0)),
+    )
+
+
+def override_from(item: Item) -> Override:
+    """Read what was said of a pool at run time."""
+    whole = {name: int(item[name]) for name in ("cap", "min_workers", "warm_workers") if name in item}
+    return Override(
+        version=int(item.get("version", 0)),
+        budget_task_hours=float(item["budget_task_hours"]) if "budget_task_hours" in item else None,
+        mode=Mode(item.get("mode", Mode.OPEN.value)),
+        reason=item.get("reason", ""),
+        cap_max=int(item.get("cap_max", 0)),
+        banks=int(item.get("banks", 1)),
+        **whole,
+    )
+
+
+def reservation_from(item: Item) -> Reservation:
+    """Read a reservation."""
+    return Reservation(
+        pool=item[TABLE_PK].split("#")[1],
+        name=item[TABLE_SK].removeprefix(RESERVATION_SK),
+        workers=int(item["workers"]),
+        until=float(item["until"]),
+        made_at=float(item["made_at"]),
     )
 
 
@@ -443,16 +494,55 @@ def held_by(holder: Holder) -> Condition:
     return Condition("held by this holder", "#holder = :holder", {":holder": str(holder)})
 
 
+def no_newer_cap(version: int) -> Condition:
+    """Nobody who knew a newer cap has marked the slot."""
+    return Condition(
+        "no newer cap has marked it",
+        "attribute_not_exists(#cap_version) OR #cap_version <= :version",
+        {":version": version},
+    )
+
+
+def at_version(version: int) -> Condition:
+    """Nobody has said anything of the pool since it was read."""
+    if not version:
+        return Condition("the version is as read", "attribute_not_exists(#version)")
+    return Condition("the version is as read", "#version = :version", {":version": version})
+
+
 # --- slot operations
 
+_OF_A_LEASE: Final = (
+    "arn",
+    "launch",
+    "for_job",
+    "leased_at",
+    "launched_at",
+    "seen_at",
+    "missing_since",
+    "leave",
+    "keep",
+    "idle_since",
+    "image",
+)
+"""What a slot forgets with its lease."""
 
-def create_write(slot: SlotId, now: float) -> Put:
-    """A slot that does not exist yet."""
-    return Put("create", slot_item(slot, now), ABSENT)
+
+def create_write(slot: SlotId, now: float, retired_by: int | None = None) -> Put:
+    """A slot that does not exist yet; above the cap of that version, where one is given."""
+    mark = {} if retired_by is None else {"retire": True, "cap_version": retired_by}
+    return Put("create", slot_item(slot, now) | mark, ABSENT)
 
 
 def lease_write(
-    slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str, starved_at: float = 0.0
+    slot: Slot,
+    launch: str,
+    for_job: str,
+    strikes: int,
+    now: float,
+    op: str,
+    starved_at: float = 0.0,
+    provider: str = "",
 ) -> Write:
     """EMPTY → LAUNCHING. What the slot knows of past failures stays, for the pool's backoff is read from it.
 
@@ -469,9 +559,10 @@ def lease_write(
             "leased_at": _seconds(now),
             "strikes": strikes,
             "starved_at": _seconds(starved_at or now),
+            "provider": provider,
             OP: op,
         },
-        ("arn", "launched_at", "seen_at", "missing_since", "leave", "why"),
+        ("arn", "launched_at", "seen_at", "missing_since", "leave", "why", "keep", "idle_since", "image"),
     )
 
 
@@ -481,15 +572,22 @@ def launched_write(lease: Lease, arn: str, now: float) -> Write:
     return Write("launched", slot_key(lease.slot), condition, {"arn": arn, "launched_at": _seconds(now)})
 
 
-def beat_write(lease: Lease, arn: str, first: bool, now: float) -> Write:
-    """The worker lives. Its first beat ends the launch and with it the pool's backoff."""
-    sets: dict[str, Any] = {"state": SlotState.READY.value, "arn": arn, "seen_at": _seconds(now)}
+def beat_write(lease: Lease, arn: str, first: bool, now: float, idle_since: float = 0.0, image: str = "") -> Write:
+    """The worker lives. Its first beat ends the launch and with it the pool's backoff. `idle_since`: 0 while busy."""
+    sets: dict[str, Any] = {
+        "state": SlotState.READY.value,
+        "arn": arn,
+        "seen_at": _seconds(now),
+        "idle_since": _seconds(idle_since),
+    }
     if first:
-        sets["ready_at"] = _seconds(now)
+        sets |= {"ready_at": _seconds(now), "image": image}
     return Write("beat", slot_key(lease.slot), at_generation(lease.generation) & SLOT_HELD & arn_none_or(arn), sets)
 
 
-def release_write(lease: Lease, arn: str, now: float, why: str, retry_at: float, op: str) -> Write:
+def release_write(
+    lease: Lease, arn: str, now: float, why: str, retry_at: float, op: str, use: Use | None = None
+) -> Write:
     """Held → EMPTY under the next generation. With it every fence of the old worker is void for ever."""
     sets: dict[str, Any] = {
         "state": SlotState.EMPTY.value,
@@ -499,12 +597,14 @@ def release_write(lease: Lease, arn: str, now: float, why: str, retry_at: float,
     }
     if retry_at:
         sets |= {"failed_at": _seconds(now), "retry_at": _seconds(retry_at)}
+    if use:
+        sets |= {"used_day": use.day, "used_s": _seconds(use.seconds)}
     return Write(
         "release",
         slot_key(lease.slot),
         at_generation(lease.generation) & SLOT_HELD & arn_is(arn),
         sets,
-        ("arn", "launch", "for_job", "leased_at", "launched_at", "seen_at", "missing_since", "leave"),
+        _OF_A_LEASE,
         add_strike=bool(retry_at),
     )
 
@@ -519,11 +619,66 @@ def missing_write(lease: Lease, since: float) -> Write:
     )
 
 
-def retire_write(slot: SlotId, retire: bool) -> Write:
-    """Mark a slot above the cap, or take the mark back."""
-    if retire:
-        return Write("retire", slot_key(slot), EXISTS, {"retire": True})
-    return Write("retire", slot_key(slot), EXISTS, {SCHEMA: SCHEMA_VERSION}, ("retire",))
+def retire_write(slot: SlotId, retire: bool, version: int = 0) -> Write:
+    """Mark a slot above the cap of this version, or take the mark back."""
+    sets: dict[str, Any] = {"cap_version": version} | ({"retire": True} if retire else {})
+    return Write("retire", slot_key(slot), EXISTS & no_newer_cap(version), sets, () if retire else ("retire",))
+
+
+def leave_write(lease: Lease, why: str) -> Write:
+    """Ask a worker to leave once it has nothing to do; it takes no further job."""
+    sets = {"leave": True, "why": why[: limits.PROGRESS_MAX_CHARS]}
+    return Write("leave", slot_key(lease.slot), at_generation(lease.generation) & SLOT_HELD, sets, ("keep",))
+
+
+def keep_write(lease: Lease, keep: bool) -> Write:
+    """Ask a worker to stay although it is idle, or no longer."""
+    sets: dict[str, Any] = {"keep": True} if keep else {SCHEMA: SCHEMA_VERSION}
+    condition = at_generation(lease.generation) & SLOT_HELD
+    return Write("keep", slot_key(lease.slot), condition, sets, () if keep else ("keep",))
+
+
+# --- pool operations
+
+
+def override_write(pool: str, said: Mapping[str, Any], version: int, op: str) -> Write:
+    """Say something of a pool, on what was said before; None takes a word back."""
+    sets = {name: _stored(value) for name, value in said.items() if value is not None}
+    return Write(
+        "override",
+        override_key(pool),
+        at_version(version),
+        {**sets, "version": version + 1, SCHEMA: SCHEMA_VERSION, OP: op},
+        tuple(name for name, value in said.items() if value is None),
+    )
+
+
+def _stored(value: object) -> object:
+    return _seconds(value) if isinstance(value, float) else value
+
+
+def widen_write(pool: str, banks: int) -> Write:
+    """So many banks of slots are there; they never become fewer."""
+    fewer = Condition("fewer banks are known", "attribute_not_exists(#banks) OR #banks < :known", {":known": banks})
+    return Write("widen", override_key(pool), fewer, {"banks": banks, SCHEMA: SCHEMA_VERSION})
+
+
+def reserve_write(reservation: Reservation) -> Put:
+    """A reservation of a name that is not in use."""
+    item = {
+        **reservation_key(reservation.pool, reservation.name),
+        SCHEMA: SCHEMA_VERSION,
+        "workers": reservation.workers,
+        "until": _seconds(reservation.until),
+        "made_at": _seconds(reservation.made_at),
+        TTL: int(reservation.until) + limits.RESERVATION_TTL_S,
+    }
+    return Put("reserve", item, ABSENT)
+
+
+def unreserve_write(pool: str, name: str, now: float) -> Write:
+    """End a reservation before its time."""
+    return Write("unreserve", reservation_key(pool, name), EXISTS, {"until": _seconds(now)})
 
 
 # --- job operations
@@ -548,7 +703,7 @@ def claim_write(queued: Job, holder: Holder, now: float, op: str, task: str = ""
             "task": task,
             "claimed_at": _seconds(now),
             "heartbeat_at": _seconds(now),
-            OPEN_PK: running_pk(queued.pool, queued.shard),
+            OPEN_PK: running_pk(queued.pool, holder.lease.slot.bank),
             OP: op,
         },
         ("stage", "fraction", "message"),
@@ -637,6 +792,7 @@ def _history(job: Job, attempt: Attempt | None) -> dict[str, Any]:
     return {"history": [_attempt_item(each) for each in (*job.history, attempt)]} if attempt else {}
 
 
-def slot_ids(pool: str, cap: int) -> Iterator[SlotId]:
-    """The slots of a cap, by number."""
-    return (SlotId(pool, number) for number in range(cap))
+def slot_ids(pool: str, cap: int, bank: int = 0) -> Iterator[SlotId]:
+    """The slots of a cap that are in one bank, by number."""
+    first = bank * limits.BANK_SLOTS
+    return (SlotId(pool, number) for number in range(first, min(cap, first + limits.BANK_SLOTS)))

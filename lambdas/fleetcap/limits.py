@@ -43,7 +43,14 @@ PUBLISH_MAX_AGE_S: Final = 6 * 3_600
 BANK_SLOTS: Final = 256
 BANKS_MAX: Final = 40
 PAGES_MAX: Final = 200
+BANKS_PER_DECISION: Final = 4
+"""So many banks a decision reads, whatever the cap; what it sees of a larger pool stands for the rest."""
+QUEUED_PER_DECISION: Final = 1_000
 LEASES_PER_DECISION: Final = 100
+CAP_MAX: Final = 10_000
+RESERVATION_TTL_S: Final = 86_400
+RESERVATION_MAX_S: Final = 30 * 86_400
+DAY_S: Final = 86_400
 SCALE_ROUNDS: Final = 3
 ADMIT_ROUNDS: Final = 8
 BEAT_S: Final = 30
@@ -66,6 +73,8 @@ INSPECT_LAUNCHING_S: Final = 90
 """A launch whose task is known but has not beaten for this long is looked at; it is stopped much later."""
 LOOK_BUDGET_S: Final = 25
 """How long one tick looks at doubtful slots of a pool; the rest has its turn at the next."""
+SCALE_BUDGET_S: Final = 15
+"""How long one tick begins launches for a pool; the next one goes on."""
 
 # --- jobs
 OPEN_SHARDS: Final = 1
@@ -150,5 +159,6 @@ assert QUEUE_RETENTION_S < FINISHED_JOB_TTL_S, "a redelivered message finds the 
 assert DECIDER_TIMEOUT_S > 2 * LOOK_BUDGET_S, "a tick that looks for as long as it may still scales"
 assert OUTPUT_TAIL_LINES < OUTPUT_LINES_AT_ONCE < OUTPUT_LINES
 assert MISSING_IS_PROOF_S < ECS_CALL_TOKEN_LIFE_S
+assert CAP_MAX <= BANKS_MAX * BANK_SLOTS
 assert PUBLISH_MAX_AGE_S < STREAM_RETENTION_S, "a change that is put aside can still be read from the stream"
 assert 4 * UNRESOLVED_ALARM_S < ECS_CALL_TOKEN_LIFE_S, "a person has most of a day"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from typing import Final, NamedTuple
 
 from fleetcap import limits
 
@@ -33,6 +34,18 @@ class JobStatus(StrEnum):
         return self in {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
 
 
+class Mode(StrEnum):
+    """What a person lets a pool do."""
+
+    OPEN = "open"
+    PAUSED = "paused"
+    """No job starts and no worker is launched; what runs goes on."""
+    DRAINING = "draining"
+    """The same, and workers leave once they have nothing to do."""
+    STOPPED = "stopped"
+    """The same, and every task is stopped; its jobs go back."""
+
+
 class FailureClass(StrEnum):
     """Why an attempt did not end well; each class has its own bound on retries. See decide/retry.py."""
 
@@ -55,6 +68,11 @@ class SlotId:
 
     def __str__(self) -> str:
         return f"{self.pool}/{self.number}"
+
+    @property
+    def bank(self) -> int:
+        """The bank of slots that it is in: what one query of the table reads."""
+        return self.number // limits.BANK_SLOTS
 
     @classmethod
     def parse(cls, text: str) -> SlotId:
@@ -112,6 +130,11 @@ class Pool:
 
     `dispatch_deadline_s` bounds the wait for capacity that does not come, `waiting_limit_s` any wait; 0: unbounded.
     `active_jobs_max` is the number of active jobs from which on new ones are refused; 0: none are.
+
+    Of its workers `min_workers` live at any time, and `warm_workers` are idle or coming, all within the cap.
+    `budget_task_hours` bounds what its tasks may come to in a day (UTC); 0: nothing does. `providers` are Fargate's
+    capacity providers with their weights; none: on demand. `spot_fallback` goes on demand where Spot is refused.
+    `image` names the worker image that a launch would get. From `mode` on it is as `under` an override.
     """
 
     name: str
@@ -122,6 +145,77 @@ class Pool:
     dispatch_deadline_s: float = limits.DISPATCH_DEADLINE_S
     waiting_limit_s: float = 0.0
     active_jobs_max: int = 0
+    min_workers: int = 0
+    warm_workers: int = 0
+    budget_task_hours: float = 0.0
+    providers: Mapping[str, int] = field(default_factory=dict)
+    spot_fallback: bool = True
+    image: str = ""
+    mode: Mode = Mode.OPEN
+    reason: str = ""
+    version: int = 0
+    banks: int = 1
+
+    def under(self, override: Override) -> Pool:
+        """The pool as it is configured, but for what was said of it since."""
+        said = {name: value for name in OVERRIDABLE if (value := getattr(override, name)) is not None}
+        return replace(
+            self,
+            **said,
+            mode=override.mode,
+            reason=override.reason,
+            version=override.version,
+            banks=max(override.banks, 1),
+        )
+
+
+OVERRIDABLE: Final = ("cap", "min_workers", "warm_workers", "budget_task_hours")
+"""What may be set at run time, without a deploy."""
+
+
+@dataclass(frozen=True)
+class Override:
+    """What was said of a pool at run time; None: as it is configured. `version` grows with every word.
+
+    `banks` is how many banks of slots have been made, and `cap_max` the highest cap there ever was.
+    """
+
+    version: int = 0
+    cap: int | None = None
+    min_workers: int | None = None
+    warm_workers: int | None = None
+    budget_task_hours: float | None = None
+    mode: Mode = Mode.OPEN
+    reason: str = ""
+    cap_max: int = 0
+    banks: int = 1
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """So many workers of a pool are to live until then. Times are unix seconds; it expires by itself."""
+
+    pool: str
+    name: str
+    workers: int
+    until: float
+    made_at: float = 0.0
+
+
+class Use(NamedTuple):
+    """For how long a slot was held on a day. `day` counts from 1970, in UTC."""
+
+    day: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Bank:
+    """One bank of a pool's slots, and what else stands beside the first one."""
+
+    slots: Sequence[Slot]
+    override: Override = Override()
+    reservations: Sequence[Reservation] = ()
 
 
 @dataclass(frozen=True)
@@ -146,6 +240,13 @@ class Slot:
     why: str = ""
     leave: bool = False
     retire: bool = False
+    keep: bool = False
+    idle_since: float = 0.0
+    provider: str = ""
+    image: str = ""
+    used_day: int = 0
+    used_s: float = 0.0
+    cap_version: int = 0
 
     @property
     def lease(self) -> Lease:
@@ -300,10 +401,12 @@ class Running:
 
 @dataclass(frozen=True)
 class Flags:
-    """What a beat brings back: whether the worker should stop claiming."""
+    """What a beat brings back: whether the worker should stop claiming, or may not leave for idleness."""
 
     leave: bool = False
     retire: bool = False
+    keep: bool = False
+    """Stay, however long there is nothing to do."""
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from fleetcap.model import (
     Artifact,
     Attempt,
+    Bank,
     Flags,
     Holder,
     Job,
     JobStatus,
     LaunchAnswer,
     Lease,
+    Override,
     Pool,
     Queued,
+    Reservation,
     Running,
     Slot,
     SlotId,
     TaskStatus,
+    Use,
 )
 
 
@@ -47,37 +51,81 @@ class Clock(Protocol):
 class Slots(Protocol):
     """The slot half of the control table: it alone carries CAP."""
 
+    def bank(self, pool: str, number: int) -> Bank:
+        """One bank of a pool's slots by number, strongly consistent; with the first, what was said of the pool."""
+
     def slots(self, pool: str) -> list[Slot]:
-        """All slots of a pool by number, strongly consistent."""
+        """All slots of a pool by number, strongly consistent: for onlookers, as a large pool has many."""
 
     def slot(self, slot: SlotId) -> Slot | None:
         """One slot, strongly consistent."""
 
-    def create_slots(self, slots: Iterable[SlotId], now: float) -> None:
+    def create_slots(self, slots: Iterable[SlotId], now: float, retired_by: int | None = None) -> None:
         """Create the slots that do not exist; an existing one is left as it is."""
 
     def lease(
-        self, slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str, starved_at: float = 0.0
+        self,
+        slot: Slot,
+        launch: str,
+        for_job: str,
+        strikes: int,
+        now: float,
+        op: str,
+        starved_at: float = 0.0,
+        provider: str = "",
     ) -> bool:
         """EMPTY at the generation as read, not retiring → LAUNCHING. False: somebody else has it."""
 
     def launched(self, lease: Lease, arn: str, now: float) -> bool:
         """LAUNCHING under this lease without an ARN, or with this one → the ARN is known."""
 
-    def beat(self, lease: Lease, arn: str, first: bool, now: float) -> Flags | None:
-        """LAUNCHING or READY under this lease, ARN none or mine → READY, seen now. None: not ours any more."""
+    def beat(
+        self, lease: Lease, arn: str, first: bool, now: float, idle_since: float = 0.0, image: str = ""
+    ) -> Flags | None:
+        """LAUNCHING or READY under this lease, ARN none or mine → READY, seen now. None: not ours any more.
 
-    def release(self, lease: Lease, arn: str, now: float, why: str, retry_at: float, op: str) -> bool:
+        `idle_since`: since when it has had nothing to do; 0 while it is busy. `image` is told with the first beat.
+        """
+
+    def release(
+        self, lease: Lease, arn: str, now: float, why: str, retry_at: float, op: str, use: Use | None = None
+    ) -> bool:
         """Held under this lease, its ARN as given ("" = none) → EMPTY, next generation. Needs proof, see protocol.
 
-        `retry_at` above 0 says that the launch failed and that the pool should not try again before then.
+        `retry_at` above 0 says that the launch failed and that the pool should not try again before then. `use` is what
+        the slot has been held for today, this lease included.
         """
 
     def missing(self, lease: Lease, since: float) -> bool:
         """Note since when DescribeTasks says MISSING; 0 clears it."""
 
-    def retire(self, slot: SlotId, retire: bool) -> None:
-        """Mark a slot above the cap, or take the mark back."""
+    def retire(self, slot: SlotId, retire: bool, version: int = 0) -> bool:
+        """Mark a slot above the cap of this version, or take the mark back. False: there is none, or a newer mark."""
+
+    def leave(self, lease: Lease, why: str) -> bool:
+        """Held under this lease → its worker takes no further job and leaves."""
+
+    def keep(self, lease: Lease, keep: bool) -> bool:
+        """Held under this lease → its worker stays although it is idle, or no longer."""
+
+
+class Pools(Protocol):
+    """What people say of pools at run time."""
+
+    def override(self, pool: str) -> Override:
+        """What was said of a pool so far, strongly consistent."""
+
+    def say(self, pool: str, said: Mapping[str, Any], version: int, op: str) -> Override | None:
+        """At the version as read → these words, None taking one back. None: somebody else has said something."""
+
+    def widen(self, pool: str, banks: int) -> None:
+        """So many banks of slots exist."""
+
+    def reserve(self, reservation: Reservation) -> bool:
+        """A new reservation. False: the name is in use."""
+
+    def unreserve(self, pool: str, name: str, now: float) -> bool:
+        """End a reservation. False: there is none of this name."""
 
 
 class Jobs(Protocol):
@@ -89,8 +137,8 @@ class Jobs(Protocol):
     def queued(self, pool: Pool, now: float, limit: int) -> list[Queued]:
         """The first `limit` QUEUED jobs that are due, by rank, from the lagging index."""
 
-    def running(self, pool: Pool) -> list[Running]:
-        """All RUNNING jobs of a pool, from the lagging index."""
+    def running(self, pool: Pool, banks: Iterable[int] | None = None) -> list[Running]:
+        """The RUNNING jobs on these banks of a pool's slots (None: on all), from the lagging index."""
 
     def active(self, pool: Pool, most: int) -> int:
         """How many jobs of a pool are QUEUED or RUNNING, from the lagging index; it stops counting at `most`."""
@@ -125,7 +173,7 @@ class Jobs(Protocol):
         """RUNNING under this attempt and holder, who is dead or asks himself; not to be cancelled → QUEUED."""
 
 
-class ControlTable(Slots, Jobs, Protocol):
+class ControlTable(Slots, Pools, Jobs, Protocol):
     """The one table."""
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
-from fleetcap import catalog, keys
+from fleetcap import catalog, keys, limits
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.adapters.system import SystemClock
 from fleetcap.adapters.workers import EcsTasks
@@ -65,7 +65,7 @@ def _pool(settings: dict[str, Any]) -> Pool:
     missing = [
         name for name in ("cluster", "taskDefinition", "networkConfiguration", "container") if name not in pool.launch
     ]
-    if missing or pool.cap < 0:
+    if missing or not 0 <= pool.cap <= limits.CAP_MAX:
         wrong = f"{', '.join(missing)} missing from its launch settings" if missing else f"its cap is {pool.cap}"
         raise Misconfigured(f"pool {pool.name} cannot launch workers: {wrong}; see {keys.ENV_POOLS}")
     return pool

@@ -1,4 +1,8 @@
-"""ECS says that a task stopped: on that proof its slot is freed, its jobs go back, and a replacement is weighed."""
+"""ECS says that a task stopped: on that proof its slot is freed, its jobs go back, and a replacement is weighed.
+
+Of a task that Fargate Spot is about to take back it says so two minutes ahead: its worker takes no further job, and
+another is weighed now.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,9 @@ from typing import Any
 
 from fleetcap import wiring
 from fleetcap.decide import taxonomy
-from fleetcap.events import TaskStopped, task_stopped
+from fleetcap.events import SpotWarning, TaskStopped, task_change
 from fleetcap.fleet import Fleet
-from fleetcap.model import Lease, TaskStatus
+from fleetcap.model import Lease, Pool, TaskStatus
 from handlers.log import log
 
 
@@ -22,28 +26,47 @@ def handle(fleet: Fleet, event: dict[str, Any]) -> dict[str, Any]:
     unsettled: list[str] = []
     for record in event["Records"]:
         try:
-            stopped = task_stopped(json.loads(record["body"]))
-            if stopped:
-                _stopped(fleet, stopped)
+            match task_change(json.loads(record["body"])):
+                case TaskStopped() as stopped:
+                    _stopped(fleet, stopped)
+                case SpotWarning() as warning:
+                    _warned(fleet, warning)
         except Exception as error:  # its neighbours must not suffer
             fleet.log("not settled", message_id=record["messageId"], error=repr(error))
             unsettled.append(record["messageId"])
     return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in unsettled]}
 
 
-def _stopped(fleet: Fleet, stopped: TaskStopped) -> None:
+def _ours(fleet: Fleet, change: TaskStopped | SpotWarning) -> tuple[Lease, Pool] | None:
+    """The lease and the pool of a task, if we launched it."""
     try:
-        lease = Lease.parse(stopped.started_by)
-        pool = fleet.pools[lease.slot.pool]
+        lease = Lease.parse(change.started_by)
+        return lease, fleet.pools[lease.slot.pool]
     except (ValueError, KeyError):
-        fleet.log("ignore", arn=stopped.arn, reason="not a task of ours")
+        fleet.log("ignore", arn=change.arn, reason="not a task of ours")
+        return None
+
+
+def _warned(fleet: Fleet, warning: SpotWarning) -> None:
+    """The worker hears SIGTERM as well and gives its jobs back; that its lanes are lost is known here from now on."""
+    if ours := _ours(fleet, warning):
+        lease, pool = ours
+        asked = fleet.table.leave(lease, "Fargate Spot takes its capacity back")
+        fleet.log("interrupted", lease=str(lease), arn=warning.arn, refused=not asked)
+        fleet.scale(pool, None, most=pool.jobs_per_worker, near=lease.slot)
+
+
+def _stopped(fleet: Fleet, stopped: TaskStopped) -> None:
+    ours = _ours(fleet, stopped)
+    if not ours:
         return
+    lease, pool = ours
     fleet.log("stopped", lease=str(lease), arn=stopped.arn, why=stopped.stop.text)
     if not _gone(fleet, lease, stopped):
         return
-    orphans = [job for job in fleet.table.running(pool) if job.holder.lease == lease]
+    orphans = [job for job in fleet.table.running(pool, [lease.slot.bank]) if job.holder.lease == lease]
     fleet.requeue(orphans, *taxonomy.stopped(stopped.stop))
-    fleet.scale(pool, None, most=1)
+    fleet.scale(pool, None, most=1, near=lease.slot)
 
 
 def _gone(fleet: Fleet, lease: Lease, stopped: TaskStopped) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from fleetcap import limits, wiring
 from fleetcap.decide import launch, recover
-from fleetcap.fleet import Fleet
+from fleetcap.fleet import Fleet, Standing
 from fleetcap.model import FailureClass, Pool, Slot
 from handlers.log import log
 
@@ -18,10 +18,17 @@ def handle(fleet: Fleet) -> None:
     """One pass. It holds no state, may be killed anywhere, and two of them may run at once."""
     for pool in fleet.pools.values():
         with _failing_alone(fleet, pool, "slots"):
-            slots = fleet.slots(pool)
-            for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _end_the_overdue, _scale):
+            standing = fleet.look(pool, whole=True)
+            for step in (
+                _fit_the_cap,
+                _requeue_orphans,
+                _look_at_the_doubtful,
+                _tell_workers,
+                _end_the_overdue,
+                _scale,
+            ):
                 with _failing_alone(fleet, pool, step.__name__):
-                    step(fleet, pool, slots)
+                    step(fleet, standing)
 
 
 @contextmanager
@@ -33,24 +40,26 @@ def _failing_alone(fleet: Fleet, pool: Pool, step: str) -> Iterator[None]:
         fleet.log("tick failed", pool=pool.name, step=step, error=repr(error))
 
 
-def _fit_the_cap(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
+def _fit_the_cap(fleet: Fleet, standing: Standing) -> None:
     """The slots above the cap are marked."""
-    for mark in recover.retirements(pool, slots):
-        fleet.table.retire(mark.slot, mark.retire)
-    states = Counter(slot.state.value for slot in slots)
-    fleet.log("ticked", pool=pool.name, cap=pool.cap, slots=dict(states))
+    pool = standing.pool
+    for mark in fleet.for_a_while(recover.retirements(pool, standing.slots)):
+        fleet.table.retire(mark.slot, mark.retire, mark.version)
+    states = Counter(slot.state.value for slot in standing.slots)
+    fleet.log("ticked", pool=pool.name, cap=pool.cap, mode=pool.mode.value, slots=dict(states))
 
 
-def _requeue_orphans(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
+def _requeue_orphans(fleet: Fleet, standing: Standing) -> None:
     """Jobs whose holder is dead go back, after a lost event or a crash. Older slots show fewer, never others."""
-    running = fleet.table.running(pool)
+    running = fleet.table.running(standing.pool, standing.banks)
     if running:
-        orphans = recover.orphans(running, slots)
+        orphans = recover.orphans(running, standing.slots)
         fleet.requeue(orphans, FailureClass.INTERRUPTED, "heartbeat lost: its worker is gone")
 
 
-def _look_at_the_doubtful(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
+def _look_at_the_doubtful(fleet: Fleet, standing: Standing) -> None:
     """Launches without a known task are resolved, late and silent workers are looked at, for a bounded time."""
+    pool, slots = standing.pool, standing.slots
     released = False
     began_at = fleet.clock.now()
     doubts = recover.doubtful(slots, began_at)
@@ -72,7 +81,7 @@ def _look_at_the_doubtful(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> No
                 released = True  # perhaps: only the answer may have been lost
                 fleet.log("not settled", lease=str(slot.lease), error=repr(error))
     if released:
-        _requeue_orphans(fleet, pool, fleet.table.slots(pool.name))
+        _requeue_orphans(fleet, fleet.look(fleet.pools[pool.name], whole=True))
 
 
 def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect], began_at: float) -> Iterator[Slot]:
@@ -87,15 +96,25 @@ def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect], beg
                 yield slot
 
 
-def _end_the_overdue(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
+def _tell_workers(fleet: Fleet, standing: Standing) -> None:
+    """Who stays, and who leaves."""
+    fleet.tell_workers(standing)
+
+
+def _end_the_overdue(fleet: Fleet, standing: Standing) -> None:
     """Jobs that have waited longer than they may are told so."""
-    fleet.end_overdue(pool, slots)
+    fleet.end_overdue(standing.pool, standing.slots)
 
 
-def _scale(fleet: Fleet, pool: Pool, _slots: Sequence[Slot]) -> None:
-    """Capacity for all that waits, on a new reading: the steps before may have freed slots."""
-    fleet.scale(pool, None, most=pool.cap)
+def _scale(fleet: Fleet, standing: Standing) -> None:
+    """Capacity for all that waits, on new readings: the steps before may have freed slots. For a bounded time."""
+    pool, most = fleet.pools[standing.pool.name], limits.LEASES_PER_DECISION
+    began_at = fleet.clock.now()
+    while fleet.scale(pool, None, most) == most and fleet.clock.now() - began_at < limits.SCALE_BUDGET_S:
+        pass
 
+
+STEPS: Final = (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _tell_workers, _end_the_overdue, _scale)
 
 _fleet: Fleet | None = None
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from cli import calls, faults
 from cli.main import app
 from fleetcap.decide.launch import refused as read_refusal
-from fleetcap.events import task_stopped
+from fleetcap.events import TaskStopped, task_change
 from fleetcap.model import Doubt, Unanswered
 from local.client import Client
 from local.cloud import CloudError, Endpoints
@@ -186,8 +186,9 @@ def test_a_task_that_never_starts_stops_without_containers(cloud: Cloud) -> None
     assert (stopped["stopCode"], stopped["containers"], "startedAt" in stopped) == ("TaskFailedToStart", [], False)
     events = cloud.events(arn, has_stopped)
     assert (statuses(events), events[-1]["detail"]["containers"]) == (["PROVISIONING", "PROVISIONING", "STOPPED"], [])
-    read = task_stopped(events[-1])
-    assert read and (read.arn, read.started_by) == (arn, "pool/1/7")
+    read = task_change(events[-1])
+    assert isinstance(read, TaskStopped)
+    assert (read.arn, read.started_by) == (arn, "pool/1/7")
     assert "TaskFailedToStart Timeout waiting for network interface" in read.stop.text
     assert metered(cloud, definition) == {"live_tasks": 0, "peak_live_tasks": 1, "tasks_launched": 1}
     assert cloud.metered(arn)["pid"] == 0

@@ -24,7 +24,7 @@ from moto import mock_aws
 from fleetcap import keys
 from fleetcap.adapters.control_table import Items, Reply, StoredControlTable
 from fleetcap.adapters.dynamo import DynamoItems
-from fleetcap.model import Holder, Job, JobStatus, Slot, SlotState
+from fleetcap.model import Holder, Job, JobStatus, Reservation, Slot, SlotState
 from local.memory.items import MemoryItems
 from tests.examples import GENERATION, NOW, a_job, a_pool, a_slot, lapse
 from tests.fakes import make_table
@@ -68,6 +68,13 @@ WRITES: Final[list[keys.Write | keys.Put]] = [
     keys.release_write(SLOT.lease, "", NOW, "failures", NOW, "op"),
     keys.missing_write(SLOT.lease, NOW),
     keys.retire_write(SLOT.id, True),
+    keys.leave_write(SLOT.lease, "why"),
+    keys.keep_write(SLOT.lease, True),
+    keys.override_write("default", {"cap": 3}, 0, "op"),
+    keys.override_write("default", {"cap": None}, 2, "op"),
+    keys.widen_write("default", 3),
+    keys.reserve_write(Reservation("default", "demo", 3, NOW)),
+    keys.unreserve_write("default", "demo", NOW),
     keys.put_write(JOB, None, "op"),
     keys.put_write(JOB, JOB, "op"),
     keys.claim_write(JOB, HOLDER, NOW, "op"),
@@ -85,6 +92,9 @@ VALUES: Final[Mapping[str, list[Any]]] = {
     "state": [state.value for state in SlotState],
     "generation": [GENERATION - 1, GENERATION, GENERATION + 1],
     "retire": [True],
+    "cap_version": [0, 1],
+    "version": [1, 2, 3],
+    "banks": [2, 3, 4],
     "cancel": ["why"],
     "arn": ["mine", "other"],
     "status": [status.value for status in JobStatus],
@@ -234,6 +244,7 @@ class Operations(RuleBasedStateMachine):
     @rule(now=nows, limit=st.integers(1, 3))
     def look(self, now: float, limit: int) -> None:
         self.table.slots(POOL.name)
+        self.table.override(POOL.name)
         self.table.slot(SLOTS[0])
         self.table.job("one")
         self.table.queued(POOL, now, limit)
@@ -306,12 +317,38 @@ class Operations(RuleBasedStateMachine):
     def missing(self, number: int, age: int, since: float) -> None:
         self.write(self.table.missing, self.slot(number, age).lease, since)
 
-    @rule(number=numbers, mark=st.sampled_from(["stay", "stay", "retire", "leave"]))
-    def mark(self, number: int, mark: str) -> None:
+    @rule(number=numbers, retire=st.booleans(), version=st.integers(0, 2))
+    def mark(self, number: int, retire: bool, version: int) -> None:
+        self.write(self.table.retire, SLOTS[number], retire, version)
+
+    @rule(number=numbers, age=ages, mark=st.sampled_from(["leave", "keep", "keep no more"]))
+    def tell(self, number: int, age: int, mark: str) -> None:
+        lease = self.slot(number, age).lease
         if mark == "leave":
-            self.items.update(keys.Write("leave", keys.slot_key(SLOTS[number]), keys.EXISTS, {"leave": True}))
+            self.write(self.table.leave, lease, "why")
         else:
-            self.write(self.table.retire, SLOTS[number], mark == "retire")
+            self.write(self.table.keep, lease, mark == "keep")
+
+    # --- pools
+
+    @rule(cap=st.sampled_from([None, 1, 2]), behind=st.integers(0, 1))
+    def say(self, cap: int | None, behind: int) -> None:
+        version = max(self.known.override(POOL.name).version - behind, 0)
+        self.write(
+            self.table.say, POOL.name, {"cap": cap, "budget_task_hours": 1.5, "mode": "open"}, version, self.op()
+        )
+
+    @rule(banks=st.integers(1, 3))
+    def widen(self, banks: int) -> None:
+        self.write(self.table.widen, POOL.name, banks)
+
+    @rule(name=st.sampled_from(["demo", "fair"]), workers=st.integers(1, 3))
+    def reserve(self, name: str, workers: int) -> None:
+        self.write(self.table.reserve, Reservation(POOL.name, name, workers, NOW + 60, NOW))
+
+    @rule(name=st.sampled_from(["demo", "fair"]), now=nows)
+    def unreserve(self, name: str, now: float) -> None:
+        self.write(self.table.unreserve, POOL.name, name, now)
 
     # --- jobs
 
@@ -377,14 +414,14 @@ def test_memory_and_dynamodb_answer_every_operation_alike_and_end_alike(client: 
     bounded = settings(
         derandomize=True,
         max_examples=10,  # from there on Hypothesis varies old examples rather than making new ones
-        stateful_step_count=24,
+        stateful_step_count=32,
         deadline=None,
         phases=[Phase.generate],  # a failure is told as it was found; with Phase.shrink made small, in minutes
     )
     for number in range(5):
         machine: Any = seed(number)(lambda: Operations(client, met))
         run_state_machine_as_test(machine, settings=bounded)
-    assert {name for name, _, _ in met} == OPERATIONS | {"leave"}
+    assert {name for name, _, _ in met} == OPERATIONS
     guarded = {(name, condition) for name, condition, _ in met if name in OPERATIONS}
     assert {each for each in guarded if not (met[*each, "accepted"] and met[*each, "refused"])} == set()
     assert {name for name, _, outcome in met if outcome == "landed before"} == REPEATABLE

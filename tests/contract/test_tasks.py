@@ -23,7 +23,7 @@ import pytest
 from fleetcap import keys
 from fleetcap.adapters.workers import EcsTasks
 from fleetcap.decide import launch as decide
-from fleetcap.events import TaskStopped, task_stopped
+from fleetcap.events import TaskStopped, task_change
 from fleetcap.limits import DESCRIBE_TASKS_MAX_ARNS
 from fleetcap.model import Doubt, LaunchAnswer, Lease, NotStarted, Pool, SlotId, Started, Stop, TaskStatus, Unanswered
 from fleetcap.ports import Tasks
@@ -204,7 +204,7 @@ class FargateWorld(World):
         os.kill(pid, signal.SIGKILL if killed else signal.SIGUSR1)
 
     def told(self, arn: str) -> list[dict[str, Any]]:
-        return self.cloud.events(arn, lambda seen: any(task_stopped(event) for event in seen))
+        return self.cloud.events(arn, lambda seen: any(isinstance(task_change(event), TaskStopped) for event in seen))
 
     def at_once(self, times: int, send: Callable[[], LaunchAnswer]) -> list[LaunchAnswer]:
         barrier = threading.Barrier(times)
@@ -264,7 +264,7 @@ def statuses(events: list[dict[str, Any]]) -> list[Status]:
 
 def the_end(world: World, arn: str) -> TaskStopped:
     """What the product reads from the event of a task that has stopped, however often it was told."""
-    read = {stopped for event in world.told(arn) if (stopped := task_stopped(event))}
+    read = {stopped for event in world.told(arn) if isinstance(stopped := task_change(event), TaskStopped)}
     assert len(read) == 1
     return read.pop()
 

@@ -99,8 +99,8 @@ def test_the_same_message_ten_times_is_one_run_and_one_launch(
 def test_deciders_that_join_a_run_at_the_same_moment_launch_nothing_of_their_own(
     intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    empty = fleet.slots(fleet.pools["default"])
-    monkeypatch.setattr(fleet.table, "slots", lambda _pool: empty)  # nobody sees another's lease yet
+    empty = fleet.look(fleet.pools["default"])
+    monkeypatch.setattr(Fleet, "look", lambda *_: empty)  # nobody sees another's lease yet
     for _ in range(3):
         intake.handle(batch(clock, message("same")))
     assert len(tasks.calls) == 1
@@ -110,7 +110,7 @@ def test_a_message_that_joins_a_run_nobody_launched_for_asks_again(
     intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as dying:
-        dying.setattr(fleet.table, "slots", lambda _pool: 1 / 0)
+        dying.setattr(fleet.table, "bank", lambda *_: 1 / 0)
         intake.handle(batch(clock, message("a")))
     assert tasks.calls == []
     clock.sleep(limits.FRESH_LEASE_S + 1)

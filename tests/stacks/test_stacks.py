@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
 from fleetcap import catalog, keys, limits
+from fleetcap.model import Pool
 from fleetcap.sources import SourceRules
+from stacks.config import PoolConfig
+from stacks.control import POOL_POLICY
 from tests.stacks.conftest import Synthesized, name_of
 from worker_image.worker import Settings
 
@@ -221,8 +225,8 @@ def test_task_events_of_our_cluster_reach_a_queue_and_are_kept_when_they_cannot(
     pattern, (target,) = rule["EventPattern"], rule["Targets"]
 
     assert (pattern["source"], pattern["detail-type"]) == (["aws.ecs"], ["ECS Task State Change"])
-    assert list(pattern["detail"]) == ["clusterArn", "lastStatus"]
-    assert pattern["detail"]["lastStatus"] == ["STOPPED"]
+    assert list(pattern["detail"]) == ["clusterArn", "$or"]
+    assert pattern["detail"]["$or"] == [{"lastStatus": ["STOPPED"]}, {"stopCode": ["SpotInterruption"]}]
     assert target["Arn"]["Fn::GetAtt"][0].startswith("Events")
     assert target["DeadLetterConfig"]["Arn"]["Fn::GetAtt"][0].startswith("EventDeadLetters")
 
@@ -320,19 +324,25 @@ def test_the_caps_reach_every_decider(turned: Synthesized) -> None:
         assert {pool["name"]: pool["cap"] for pool in _pools(turned, name)} == {"default": 3, "arm-large": 0}
 
 
+def _worker_knobs(stacks: Synthesized) -> dict[str, Any]:
+    knobs: dict[str, Any] = json.loads(_worker_environment(stacks, "Pooldefault")[keys.ENV_WORKER])
+    return knobs
+
+
+def test_what_is_left_out_of_a_pool_is_what_a_decider_takes_it_to_be() -> None:
+    configured, known = PoolConfig(), Pool("default", 16)
+    assert {name: getattr(configured, name) for name in POOL_POLICY} == {
+        name: getattr(known, name) for name in POOL_POLICY
+    }
+
+
 def test_a_pool_carries_the_parameters_of_its_launch(stacks: Synthesized) -> None:
     (pool,) = _pools(stacks, "Intake")
     launch = pool["launch"]
     network = launch.pop("networkConfiguration")["awsvpcConfiguration"]
 
-    assert {name: pool[name] for name in pool if name != "launch"} == {
-        "name": "default",
-        "cap": 16,
-        "jobs_per_worker": 1,
-        "active_jobs_max": 0,
-        "dispatch_deadline_s": 14_400,
-        "waiting_limit_s": 0,
-    }
+    image = _worker_knobs(stacks)["image"]
+    assert {name: pool[name] for name in pool if name != "launch"} == {"name": "default", "cap": 16, "image": image}
     assert launch == {
         "cluster": "<Arn>",
         "taskDefinition": stacks.only("AWS::ECS::TaskDefinition")["Family"],
@@ -369,8 +379,10 @@ def test_a_worker_is_told_its_knobs(turned: Synthesized) -> None:
 
     assert environment[keys.ENV_SOURCE_HOSTS] == "data.example.org,mirror.example.org"
     assert environment[keys.ENV_CACHE_PREFIX] == "portal/"
-    assert json.loads(environment[keys.ENV_WORKER]) == {
+    assert re.fullmatch(r"[0-9a-f]{12}", _worker_knobs(turned)["image"])
+    assert _worker_knobs(turned) | {"image": ""} == {
         "pool": "default",
+        "image": "",
         "jobs_per_worker": 1,
         "idle_exit_s": 600,
         "lifetime_s": 43_200,

@@ -209,8 +209,8 @@ def test_a_flagged_worker_finishes_its_job_takes_no_other_and_leaves(
     real = bench.table.beat
     flagged = Flags(**{flag: True})
 
-    def beat(lease: Lease, arn: str, first: bool, now: float) -> Flags | None:
-        return (real(lease, arn, first, now) and flagged) if not first else real(lease, arn, first, now)
+    def beat(lease: Lease, arn: str, first: bool, *told: Any) -> Flags | None:
+        return (real(lease, arn, first, *told) and flagged) if not first else real(lease, arn, first, *told)
 
     monkeypatch.setattr(bench.table, "beat", beat)
     reason = bench.run(nothing, bench.later(limits.BEAT_S), nothing, bench.say(DONE), nothing, nothing)

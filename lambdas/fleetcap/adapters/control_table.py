@@ -9,21 +9,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from fleetcap import keys, limits
 from fleetcap.model import (
     Attempt,
+    Bank,
     Flags,
     Holder,
     Job,
     JobStatus,
     Lease,
+    Override,
     Pool,
     Queued,
+    Reservation,
     Running,
     Slot,
     SlotId,
+    Use,
 )
 
 
@@ -76,46 +80,95 @@ class StoredControlTable:
 
     # --- slots
 
+    def bank(self, pool: str, number: int) -> Bank:
+        slots: list[Slot] = []
+        reservations: list[Reservation] = []
+        override = Override()
+        for item in self._items.partition(keys.bank_pk(pool, number)):
+            sk = item[keys.TABLE_SK]
+            if sk.startswith(keys.SLOT_SK):
+                slots.append(self._read.slot(item))
+            elif sk == keys.POOL_SK:
+                override = keys.override_from(item)
+            elif sk.startswith(keys.RESERVATION_SK):
+                reservations.append(keys.reservation_from(item))
+        return Bank(slots, override, reservations)
+
     def slots(self, pool: str) -> list[Slot]:
-        found: list[Slot] = []
-        for bank in range(limits.BANKS_MAX):
-            items = list(self._items.partition(keys.bank_pk(pool, bank)))
-            found += map(self._read.slot, items)
-            if len(items) < limits.BANK_SLOTS:
-                break
-        return found
+        first = self.bank(pool, 0)
+        others = (self.bank(pool, number) for number in range(1, first.override.banks))
+        return [slot for bank in (first, *others) for slot in bank.slots]
 
     def slot(self, slot: SlotId) -> Slot | None:
         item = self._items.get(keys.slot_key(slot))
         return self._read.slot(item) if item else None
 
-    def create_slots(self, slots: Iterable[SlotId], now: float) -> None:
+    def create_slots(self, slots: Iterable[SlotId], now: float, retired_by: int | None = None) -> None:
         for slot in slots:
-            self._items.put(keys.create_write(slot, now))
+            self._items.put(keys.create_write(slot, now, retired_by))
 
     def lease(
-        self, slot: Slot, launch: str, for_job: str, strikes: int, now: float, op: str, starved_at: float = 0.0
+        self,
+        slot: Slot,
+        launch: str,
+        for_job: str,
+        strikes: int,
+        now: float,
+        op: str,
+        starved_at: float = 0.0,
+        provider: str = "",
     ) -> bool:
-        return self._write(keys.lease_write(slot, launch, for_job, strikes, now, op, starved_at)) is not None
+        write = keys.lease_write(slot, launch, for_job, strikes, now, op, starved_at, provider)
+        return self._write(write) is not None
 
     def launched(self, lease: Lease, arn: str, now: float) -> bool:
         return self._write(keys.launched_write(lease, arn, now)) is not None
 
-    def beat(self, lease: Lease, arn: str, first: bool, now: float) -> Flags | None:
-        item = self._write(keys.beat_write(lease, arn, first, now))
+    def beat(
+        self, lease: Lease, arn: str, first: bool, now: float, idle_since: float = 0.0, image: str = ""
+    ) -> Flags | None:
+        item = self._write(keys.beat_write(lease, arn, first, now, idle_since, image))
         if item is None:
             return None
         slot = self._read.slot(item)
-        return Flags(leave=slot.leave, retire=slot.retire)
+        return Flags(leave=slot.leave, retire=slot.retire, keep=slot.keep)
 
-    def release(self, lease: Lease, arn: str, now: float, why: str, retry_at: float, op: str) -> bool:
-        return self._write(keys.release_write(lease, arn, now, why, retry_at, op)) is not None
+    def release(
+        self, lease: Lease, arn: str, now: float, why: str, retry_at: float, op: str, use: Use | None = None
+    ) -> bool:
+        return self._write(keys.release_write(lease, arn, now, why, retry_at, op, use)) is not None
 
     def missing(self, lease: Lease, since: float) -> bool:
         return self._write(keys.missing_write(lease, since)) is not None
 
-    def retire(self, slot: SlotId, retire: bool) -> None:
-        self._write(keys.retire_write(slot, retire))
+    def retire(self, slot: SlotId, retire: bool, version: int = 0) -> bool:
+        return self._write(keys.retire_write(slot, retire, version)) is not None
+
+    def leave(self, lease: Lease, why: str) -> bool:
+        return self._write(keys.leave_write(lease, why)) is not None
+
+    def keep(self, lease: Lease, keep: bool) -> bool:
+        return self._write(keys.keep_write(lease, keep)) is not None
+
+    # --- pools
+
+    def override(self, pool: str) -> Override:
+        item = self._items.get(keys.override_key(pool))
+        return keys.override_from(item) if item else Override()
+
+    def say(self, pool: str, said: Mapping[str, Any], version: int, op: str) -> Override | None:
+        item = self._write(keys.override_write(pool, said, version, op))
+        return None if item is None else keys.override_from(item)
+
+    def widen(self, pool: str, banks: int) -> None:
+        self._write(keys.widen_write(pool, banks))
+
+    def reserve(self, reservation: Reservation) -> bool:
+        put = keys.reserve_write(reservation)
+        return _landed(self._items.put(put), put.op) is not None
+
+    def unreserve(self, pool: str, name: str, now: float) -> bool:
+        return self._write(keys.unreserve_write(pool, name, now)) is not None
 
     # --- jobs
 
@@ -130,15 +183,18 @@ class StoredControlTable:
             found += islice((entry for entry in entries if entry.due_at <= now), limit)
         return sorted(found, key=lambda entry: entry.rank)[:limit]
 
-    def running(self, pool: Pool) -> list[Running]:
+    def running(self, pool: Pool, banks: Iterable[int] | None = None) -> list[Running]:
+        wanted = range(self.override(pool.name).banks) if banks is None else banks
         return [
             self._read.running(item)
-            for shard in range(pool.shards)
-            for item in self._items.open(keys.running_pk(pool.name, shard), limits.OPEN_PAGE_ITEMS)
+            for bank in wanted
+            for item in self._items.open(keys.running_pk(pool.name, bank), limits.OPEN_PAGE_ITEMS)
         ]
 
     def active(self, pool: Pool, most: int) -> int:
-        partitions = (pk(pool.name, shard) for pk in (keys.queued_pk, keys.running_pk) for shard in range(pool.shards))
+        banks = range(self.override(pool.name).banks)
+        partitions = [keys.queued_pk(pool.name, shard) for shard in range(pool.shards)]
+        partitions += [keys.running_pk(pool.name, bank) for bank in banks]
         entries = (entry for pk in partitions for entry in self._items.open(pk, most))
         return sum(1 for _ in islice(entries, most))
 

@@ -7,28 +7,38 @@ delays a launch; it cannot break the cap, because each lease is a conditional wr
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
 from fleetcap import limits
+from fleetcap.decide import budget
 from fleetcap.decide.backoff import due_at
-from fleetcap.model import Pool, Queued, Running, Slot, SlotState
+from fleetcap.model import Mode, Pool, Queued, Reservation, Running, Slot, SlotState
+
+ON_DEMAND: Final = "FARGATE"
+SPOT: Final = "FARGATE_SPOT"
 
 
 @dataclass(frozen=True)
 class View:
-    """What a decider knows of one pool at `now`."""
+    """What a decider knows of one pool at `now`.
+
+    Slots and running jobs may be those of some banks of a large pool: a `share` of it that stands for the whole.
+    """
 
     pool: Pool
     slots: Sequence[Slot]
     queued: Sequence[Queued]
     running: Sequence[Running]
     now: float
+    reservations: Sequence[Reservation] = ()
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
 class LeaseFor:
-    """Lease one EMPTY slot, for this job."""
+    """Lease one EMPTY slot, for this job; "" for a worker that is to stand by."""
 
     job_key: str
 
@@ -91,19 +101,94 @@ def unresolved(slot: Slot, now: float) -> bool:
     return slot.state is SlotState.LAUNCHING and not slot.arn and waited_s > limits.RESEND_AFTER_S
 
 
+def pool_backoff(pool: Pool, slots: Sequence[Slot], now: float) -> Backoff:
+    """What keeps the pool from launching: nothing, as long as one of its providers does not hold it up."""
+    held_up = list(_backoffs(pool, slots, now).values())
+    least = min(held_up, key=lambda each: (each.strikes > 0, each.until))
+    return replace(least, since=max(each.since for each in held_up)) if least.strikes else least
+
+
+def _backoffs(pool: Pool, slots: Sequence[Slot], now: float) -> dict[str, Backoff]:
+    """By provider: a slot tells of the one that it was last leased from."""
+    by_provider: dict[str, list[Slot]] = {provider: [] for provider in _weights(pool)}
+    for slot in slots:
+        by_provider.get(slot.provider or ON_DEMAND, []).append(slot)
+    return {provider: backoff(mine, now) for provider, mine in by_provider.items()}
+
+
+def _weights(pool: Pool) -> Mapping[str, int]:
+    """The pool's providers. One of weight 0 is for when the others are held up."""
+    weights = dict(pool.providers) or {ON_DEMAND: 1}
+    return weights if SPOT not in weights or not pool.spot_fallback else {ON_DEMAND: 0, **weights}
+
+
+class Providers:
+    """From which provider the next launches come, counted down as they are taken."""
+
+    def __init__(self, pool: Pool, slots: Sequence[Slot], now: float) -> None:
+        self._weights = _weights(pool)
+        self.backoffs = _backoffs(pool, slots, now)
+        self._held = Counter(slot.provider or ON_DEMAND for slot in slots if slot.held)
+        self._left = {name: self._room(each, now) for name, each in self.backoffs.items()}
+
+    @staticmethod
+    def _room(held_up: Backoff, now: float) -> int:
+        """None before the pause is over; then one launch finds out whether capacity is back."""
+        if now < held_up.until:
+            return 0
+        return 1 if held_up.strikes else limits.LEASES_PER_DECISION
+
+    @property
+    def room(self) -> int:
+        """How many launches may begin now."""
+        return sum(self._left.values())
+
+    def take(self) -> str | None:
+        """The provider of the next launch: of those that are not held up, the one furthest behind its weight."""
+        usable = [name for name, left in self._left.items() if left]
+        weighted = [name for name in usable if self._weights[name]] or usable
+        if not weighted:
+            return None
+        chosen = min(weighted, key=lambda name: ((self._held[name] + 1) / max(self._weights[name], 1), name))
+        self._held[chosen] += 1
+        self._left[chosen] -= 1
+        return chosen
+
+    def refused(self, provider: str) -> None:
+        """It has just turned a launch down."""
+        self._left[provider] = 0
+
+
 def retry_at(strikes: int, now: float, jitter: float) -> float:
     """When to launch again after one failure more. `strikes` counts those before; `jitter` is 0 to 1."""
     return due_at(now, limits.BACKOFF_FIRST_S, limits.BACKOFF_MAX_S, strikes, jitter)
 
 
-def full(pool: Pool, slots: Sequence[Slot], now: float) -> Wait | None:
+def full(pool: Pool, slots: Sequence[Slot], now: float, share: float = 1.0) -> Wait | None:
     """Why no slot can be leased whatever is queued, or None."""
+    if pool.mode is not Mode.OPEN:
+        return Wait(f"pool {pool.mode.value}" + (f": {pool.reason}" if pool.reason else ""))
     if not candidates(pool, slots):
-        return Wait(f"cap full ({sum(s.held for s in slots)} of {pool.cap} slots in use)")
-    pause = backoff(slots, now)
+        return Wait(f"cap full ({round(sum(s.held for s in slots) / share)} of {pool.cap} slots in use)")
+    spent_h = budget.spent_h(slots, now, share) if pool.budget_task_hours else 0.0
+    if 0 < pool.budget_task_hours <= spent_h:
+        allowed = f"{pool.budget_task_hours:g} task-hours a day"
+        return Wait(f"budget spent ({spent_h:.1f} of {allowed})", budget.tomorrow(now))
+    pause = pool_backoff(pool, slots, now)
     if now < pause.until:
         return Wait(pause.reason, pause.until)
     return None
+
+
+def leaving(slot: Slot) -> bool:
+    """Its worker takes no further job."""
+    return slot.leave or slot.retire
+
+
+def floor(pool: Pool, reservations: Iterable[Reservation], now: float) -> int:
+    """How many workers are to live although there may be nothing to do."""
+    reserved = sum(reservation.workers for reservation in reservations if reservation.until > now)
+    return min(max(pool.min_workers, reserved), pool.cap)
 
 
 def scale(view: View, wanted: Collection[str] | None, most: int) -> list[LeaseFor]:
@@ -113,13 +198,15 @@ def scale(view: View, wanted: Collection[str] | None, most: int) -> list[LeaseFo
     for that job alone, so that deciders of one burst do not count on each other's launches. `wanted` limits the answer
     to these jobs (None: all), and to jobs that one of them passes by: who came earlier and counted on the lane that it
     takes would otherwise wait for the tick. `most` limits it to this many.
+
+    What room is then left goes to workers that are to stand by. A job that takes a lane of one of them brings the lease
+    for the next with it.
     """
     lanes = _Lanes(view)
     leases: list[LeaseFor] = []
     passing: list[float] = []
     room = min(most, len(candidates(view.pool, view.slots)), limits.LEASES_PER_DECISION)
-    if backoff(view.slots, view.now).strikes:
-        room = min(room, 1)  # one launch finds out whether capacity is back
+    room = min(room, Providers(view.pool, view.slots, view.now).room)
     for job in sorted(view.queued, key=lambda job: job.rank):
         if len(leases) >= room:
             break
@@ -129,7 +216,14 @@ def scale(view: View, wanted: Collection[str] | None, most: int) -> list[LeaseFo
         elif asked or _passed_by(passing, job):
             leases.append(LeaseFor(job.key))
             lanes.launching += view.pool.jobs_per_worker - 1
-    return leases
+    return leases + [LeaseFor("")] * min(room - len(leases), _short_of(view, lanes, len(leases)))
+
+
+def _short_of(view: View, lanes: _Lanes, coming: int) -> int:
+    """How many workers are missing that should live, or be idle, for whoever comes next."""
+    live = round(sum(slot.held and not leaving(slot) for slot in view.slots) / view.share) + coming
+    idle = (lanes.ready + lanes.launching) // view.pool.jobs_per_worker
+    return max(floor(view.pool, view.reservations, view.now) - live, view.pool.warm_workers - idle, 0)
 
 
 def _passed_by(passing: list[float], job: Queued) -> bool:
@@ -150,14 +244,20 @@ class _Lanes:
         busy = Counter(job.holder.lease for job in view.running)
         waiting = {job.key for job in view.queued}
         taken = {job.key for job in view.running}
+        kept = 0
         for slot in view.slots:
-            if slot.leave or slot.retire:
+            if leaving(slot):
                 continue
             free = max(view.pool.jobs_per_worker - busy[slot.lease], 0)
             if slot.state is SlotState.READY:
                 self.ready += free
             elif slot.state is SlotState.LAUNCHING and not self._overdue(slot):
-                self.launching += max(free - self._promise(slot, waiting, taken), 0)
+                promised = min(self._promise(slot, waiting, taken), free)
+                self.launching += free
+                kept += promised
+        # In the banks that were not read there are as many lanes; those that are promised to jobs seen here are here.
+        self.ready = round(self.ready / view.share)
+        self.launching = max(round(self.launching / view.share) - kept, 0)
 
     def _overdue(self, slot: Slot) -> bool:
         """A launch that should have beaten long ago may never do so; nobody should wait for it."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fleetcap.decide import capacity
-from fleetcap.model import Pool, Queued, Slot, SlotState
+from fleetcap.model import Mode, Pool, Queued, Slot, SlotState
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ def looms(pool: Pool, slots: Sequence[Slot], now: float) -> bool:
 
 def overdue(pool: Pool, slots: Sequence[Slot], queued: Iterable[Queued], now: float) -> list[Overdue]:
     """The jobs that have waited too long. Only time in which the cap had room and no worker came counts as starving."""
-    starved_s, why = _starved_s(pool, slots, now), capacity.backoff(slots, now).reason
+    starved_s, why = _starved_s(pool, slots, now), capacity.pool_backoff(pool, slots, now).reason
     found = ((job, _error(pool, now - max(job.queued_at, job.due_at), starved_s, why)) for job in queued)
     return [Overdue(job, error) for job, error in found if error]
 
@@ -45,9 +45,11 @@ def _error(pool: Pool, waited_s: float, starved_s: float, why: str) -> str:
 
 def _starved_s(pool: Pool, slots: Sequence[Slot], now: float) -> float:
     """How long the pool has had room under its cap, wanted workers and got none; 0 where it lacks nothing."""
+    if pool.mode is not Mode.OPEN:
+        return 0.0
     below = [slot for slot in slots if slot.id.number < pool.cap and not slot.retire]
     # What fails above a lowered cap keeps nobody waiting; a worker that came there counts all the same.
-    since = capacity.backoff(below, now).since
+    since = capacity.pool_backoff(pool, below, now).since
     came_at = max([slot.ready_at for slot in slots], default=0.0)
     has_room = any(slot.state is not SlotState.READY for slot in below)
     return now - max(since, came_at) if since and has_room else 0.0

@@ -34,12 +34,15 @@ def token(lease: Lease) -> str:
     return hashlib.sha256(str(lease).encode()).hexdigest()
 
 
-def request(pool: Pool, lease: Lease, lease_variable: str) -> str:
+def request(pool: Pool, lease: Lease, lease_variable: str, provider: str = "") -> str:
     """Every parameter of RunTask but the token and startedBy, as JSON: it is stored with the lease and sent as stored.
 
     A resend with other parameters would conflict for ever, so nothing here may be looked up again later.
     """
     parameters = {name: value for name, value in pool.launch.items() if name != "container"}
+    if provider and provider != parameters.get("launchType"):  # ECS takes either, never both
+        parameters.pop("launchType", None)
+        parameters["capacityProviderStrategy"] = [{"capacityProvider": provider, "weight": 1}]
     environment = [{"name": lease_variable, "value": str(lease)}]
     overrides = {"containerOverrides": [{"name": pool.launch["container"], "environment": environment}]}
     return json.dumps({**parameters, "count": 1, "overrides": overrides}, separators=(",", ":"), sort_keys=True)

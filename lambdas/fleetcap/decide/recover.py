@@ -54,10 +54,11 @@ Verdict = Release | Missing | Stop
 
 @dataclass(frozen=True)
 class Retire:
-    """Mark a slot above the cap (or take the mark back)."""
+    """Mark a slot above the cap of this version (or take the mark back)."""
 
     slot: SlotId
     retire: bool
+    version: int = 0
 
 
 def dead(holder: Holder, slots: Mapping[SlotId, Slot]) -> bool:
@@ -74,7 +75,8 @@ def orphans(running: Iterable[Running], slots: Iterable[Slot]) -> list[Running]:
 
 def retirements(pool: Pool, slots: Iterable[Slot]) -> list[Retire]:
     """Slots whose mark does not fit the cap."""
-    return [Retire(s.id, s.id.number >= pool.cap) for s in slots if s.retire != (s.id.number >= pool.cap)]
+    wrong = [slot for slot in slots if slot.retire != (slot.id.number >= pool.cap)]
+    return [Retire(slot.id, not slot.retire, pool.version) for slot in wrong]
 
 
 def doubtful(slots: Iterable[Slot], now: float) -> list[Resend | Inspect]:
