@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from fleetcap.decide import launch as decide
+from fleetcap.decide.capacity import SPOT
 from fleetcap.limits import ECS_CALL_TOKEN_LIFE_S, STOPPED_TASKS_VISIBLE_S
 from fleetcap.model import LaunchAnswer, Lease, TaskStatus
 from local.fargate.tasks import NO_CAPACITY, TOKEN_LIFE_AFTER_TASK_S, Status
@@ -61,6 +62,8 @@ class MemoryEcs:
     def __init__(self, now: Callable[[], float], on_change: Callable[[MemoryTask], None]) -> None:
         self.capacity: int | None = None
         """How many tasks may live at once; further ones are answered with `failures[]`. None: no limit."""
+        self.spot = True
+        """Whether Spot can be had."""
         self.tasks: dict[str, MemoryTask] = {}
         """Every task that ever was, by ARN: the ground truth, also of those that ECS no longer shows."""
         self.live: dict[str, MemoryTask] = {}
@@ -82,7 +85,8 @@ class MemoryEcs:
                 return decide.refused("ConflictException", "the token was used with other parameters", named)
             return _answer(earlier.task)
         self.forgotten += earlier is not None
-        task = self._create(cluster, str(lease), now)
+        refused = not self.spot and SPOT in launch
+        task = None if refused else self._create(cluster, str(lease), now)
         self._tokens[token] = _Answered(launch, task, now)
         if task:
             self._on_change(task)  # not earlier: whoever hears of the task may send its token

@@ -4,23 +4,35 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
-from fleetcap import jobs, keys, limits
+from fleetcap import jobs, keys, limits, pools
 from fleetcap.adapters.control_table import Reply, StoredControlTable
 from fleetcap.catalog import artifact_keys
 from fleetcap.fleet import Fleet
-from fleetcap.model import Lease, Pool, TaskStatus
+from fleetcap.model import Lease, Mode, Pool, Reservation, TaskStatus
 from handlers import task_state, tick
 from handlers.intake import Intake
 from local.fargate.tasks import Status
 from local.memory.ecs import MemoryEcs, MemoryTask
 from local.memory.items import remembering
-from local.simulator.plan import CRASHES, LONG, WORKERS_TROUBLES, Fault, MessagePlan, Plan, Trouble, TroubleAt
+from local.simulator.plan import (
+    CRASHES,
+    LONG,
+    WORKERS_TROUBLES,
+    Fault,
+    MessagePlan,
+    Plan,
+    Trouble,
+    TroubleAt,
+    Word,
+    WordAt,
+)
 from local.simulator.ports import (
     DESCRIBE,
     READS,
@@ -95,7 +107,8 @@ def run(plan: Plan, tracing: bool = False) -> Result:
     history = History(plan, tracing)
     violation: Violation | None = None
     try:
-        history.run()
+        with _banks(plan):
+            history.run()
     except Violation as error:
         violation = error
         history.world.log("truth", str(error), "VIOLATION")
@@ -115,6 +128,17 @@ def run(plan: Plan, tracing: bool = False) -> Result:
     return result
 
 
+@contextmanager
+def _banks(plan: Plan) -> Iterator[None]:
+    """Banks as small as the plan has them, so that a pool of four slots is one of which a decision sees a part."""
+    usual = {name: getattr(limits, name) for name in ("BANK_SLOTS", "BANKS_PER_DECISION")}
+    vars(limits).update(BANK_SLOTS=plan.bank_slots, BANKS_PER_DECISION=plan.banks_read)
+    try:
+        yield
+    finally:
+        vars(limits).update(usual)
+
+
 class History:
     """The world of one plan."""
 
@@ -132,7 +156,9 @@ class History:
             count = len(self.jobs)
             bound_s = plan.cold_start_s * 1.5 + LEAVES_S + 10.0
             truth.pick_up_bound_s = bound_s if count <= plan.cap else 0.0
-        if plan.lifetime_s == limits.LIFETIME_S and len(plan.caps) == 1:  # nobody is asked to leave its lanes empty
+        undisturbed = plan.lifetime_s == limits.LIFETIME_S and len(plan.caps) == 1 and not plan.words
+        if undisturbed and not any(each.kind is Trouble.IMAGE for each in plan.troubles):
+            # nobody is asked to leave its lanes empty
             round_s = max(plan.look_s, plan.supervise_s if plan.lanes > 1 else 0.0)
             truth.idle_bound_s = 2 * 1.2 * round_s + 1.0 + 12 * plan.latency_s + 2 * plan.skew_s
             truth.calm_from = BEGAN_AT if plan.faultless else self.calm_at + CALM_AFTER_S
@@ -157,6 +183,7 @@ class History:
         self.tick_at = BEGAN_AT + self.random.uniform(0.0, limits.TICK_PERIOD_S)
         self.names: Counter[str] = Counter()
         self._cap_before = plan.cap
+        self._image, self._image_before, self._image_at = "1", "1", BEGAN_AT
         self._events_late_s = self._table_back_at = 0.0
 
     def _dice(self, seed: int) -> tuple[Random, Random]:
@@ -180,6 +207,8 @@ class History:
             world.at(BEGAN_AT + message.at, partial(self._send, message, f"message-{number}"))
         for trouble in self.plan.troubles:
             world.at(BEGAN_AT + trouble.at, partial(self._befall, trouble))
+        for number, word in enumerate(self.plan.words):
+            world.at(BEGAN_AT + word.at, partial(self._say, word, number))
         for cancel in self.plan.cancels:
             world.at(BEGAN_AT + cancel.at, partial(self.decider, "person", partial(self.cancel, cancel.key)))
         self.settle()
@@ -212,6 +241,7 @@ class History:
         plan = self.plan
         last = max((m.at + m.late_s + m.duplicate_s for m in plan.messages), default=0.0)
         late = sum(each.seconds for each in plan.troubles if each.kind in LONG)
+        late += sum(each.at + each.seconds for each in plan.words)
         work = sum(
             (JOB_TIMEOUT_S if "hangs" in job.attempts else 0) + 4 * (job.duration_s + plan.cold_start_s + 30.0)
             for job in self.jobs.values()
@@ -252,8 +282,17 @@ class History:
 
     def fleet(self, process: Process) -> Fleet:
         """What a decider works with, configured as deciders are that start now."""
+        return Fleet(
+            {POOL: self._pool()},
+            self.table_of(process),
+            Ecs(self.caller(process), self.ecs, self.truth),
+            SimulatedClock(process, self.random),
+            partial(self._hear_log, process),
+        )
+
+    def _pool(self) -> Pool:
         plan = self.plan
-        pool = Pool(
+        return Pool(
             POOL,
             self._configured_cap(),
             LAUNCH,
@@ -261,13 +300,8 @@ class History:
             dispatch_deadline_s=plan.dispatch_deadline_s,
             waiting_limit_s=plan.waiting_limit_s,
             active_jobs_max=plan.active_jobs_max,
-        )
-        return Fleet(
-            {POOL: pool},
-            self.table_of(process),
-            Ecs(self.caller(process), self.ecs, self.truth),
-            SimulatedClock(process, self.random),
-            partial(self._hear_log, process),
+            providers=plan.providers,
+            image=self._configured_image(),
         )
 
     def table_of(self, process: Process) -> StoredControlTable:
@@ -285,6 +319,81 @@ class History:
             else:
                 self.truth.seen[f"cancelled while {found.status}" if found else "cancelled what is not there"] += 1
                 return
+
+    def _say(self, word: WordAt, number: int) -> None:
+        """Somebody speaks, and for as long as he is not told that he was heard, speaks again."""
+        self.truth.seen[f"word: {word.word}"] += 1
+        name = f"word-{number}"
+        until = self.world.now + word.seconds
+        match word.word:
+            case Word.CAP:
+                self._insist(partial(self._say_cap, word.amount))
+            case Word.RESERVE:
+                self.truth.wanted_until = max(self.truth.wanted_until, until)
+                reservation = Reservation(POOL, name, word.amount, until, self.world.now)
+                self._insist(lambda process: self.table_of(process).reserve(reservation))
+                if number % 2:  # and ends it before its time
+                    end = partial(self._unreserve, name)
+                    self.world.after(word.seconds / 2, partial(self._insist, end))
+            case Word.STANDBY:
+                self.truth.wanted_until = max(self.truth.wanted_until, until)
+                wanted = {("min_workers", "warm_workers")[number % 2]: word.amount}
+                self._for_a_time(wanted, {"min_workers": None, "warm_workers": None}, until)
+            case Word.PAUSE | Word.DRAIN | Word.STOP:
+                mode = {Word.PAUSE: Mode.PAUSED, Word.DRAIN: Mode.DRAINING, Word.STOP: Mode.STOPPED}[word.word]
+                said = {"mode": mode.value, "reason": str(word.word)}
+                self._for_a_time(said, {"mode": Mode.OPEN.value, "reason": None}, until)
+
+    def _for_a_time(self, said: Mapping[str, Any], afterwards: Mapping[str, Any], until: float) -> None:
+        """Somebody speaks, and takes it back at some time once he was heard."""
+        back = partial(self._insist, partial(self._say_words, afterwards))
+        self._insist(partial(self._say_words, said), lambda: self.world.at(max(until, self.world.now), back))
+
+    def _insist(self, deed: Callable[[Process], object], then: Callable[[], object] = lambda: None) -> None:
+        """A person does something, and again where it came to nothing."""
+        heard = False
+
+        def careful(process: Process) -> None:
+            nonlocal heard
+            try:
+                deed(process)
+                heard = True
+            except (NoAnswer, jobs.Contended):
+                pass
+
+        def over(_returned: bool) -> None:
+            if heard:
+                then()
+            else:
+                self.world.after(5.0, partial(self._insist, deed, then))
+
+        self.decider("person", careful, over)
+
+    def _say_words(self, said: Mapping[str, Any], process: Process) -> None:
+        clock = SimulatedClock(process, self.random)
+        pools.change(self.table_of(process), clock, self._pool(), said)
+        if said.get("mode") == Mode.STOPPED:
+            fleet = self.fleet(process)
+            fleet.tell_workers(fleet.look(fleet.pools[POOL], whole=True))
+
+    def _say_cap(self, cap: int, process: Process) -> None:
+        clock, table = SimulatedClock(process, self.random), self.table_of(process)
+        before, after = pools.change(table, clock, self._pool(), {"cap": cap})
+        highest = max(self.plan.caps)
+        for _ in pools.fit_the_cap(table, clock, after, highest):
+            self.truth.seen["a slot was fitted to a cap"] += 1
+        if self.truth.said_cap == cap and table.override(POOL).version == after.version:
+            self.truth.fitted = True
+        self.world.log(process.name, "said", f"cap {before.cap} → {after.cap}")
+
+    def _unreserve(self, name: str, process: Process) -> None:
+        self.table_of(process).unreserve(POOL, name, SimulatedClock(process, self.random).now())
+
+    def _configured_image(self) -> str:
+        """The image that deciders take for the newest: for some minutes after a deploy perhaps still the old one."""
+        if self.world.now < self._image_at + CONFIGURED_WITHIN_S:
+            return self.random.choice([self._image_before, self._image])
+        return self._image
 
     def caller(self, process: Process) -> Calls:
         """The way of a process to the ports."""
@@ -372,6 +481,8 @@ class History:
                 self._tell(task)
         elif task.status is Status.RUNNING and task.stopping:
             worker = self.workers[task.arn]
+            if task.stop_code == keys.SPOT_INTERRUPTION:
+                self._tell(task)
             world.log(worker.name, "SIGTERM", task.reason)
             worker.signal()
             world.after(limits.STOP_TIMEOUT_S, worker.kill)
@@ -408,6 +519,7 @@ class History:
             idle_exit_s=plan.idle_exit_s,
             lifetime_s=plan.lifetime_s,
             look_s=plan.look_s,
+            image=self._image,
         )
         table = self.table_of(process)
         log = partial(self._hear_log, process)
@@ -464,6 +576,12 @@ class History:
                 self._tell(MemoryTask(-1, f"{CLUSTER}/foreign", CLUSTER, "ecs-svc/1", 0.0, Status.STOPPED))
             case Trouble.NO_CAPACITY:
                 self.ecs.capacity = trouble.amount
+            case Trouble.NO_SPOT:
+                self.ecs.spot = False
+            case Trouble.IMAGE:
+                self._image_before, self._image = self._image, f"{int(self._image) + 1}"
+                self._image_at = self.world.now
+                return
             case Trouble.EVENTS_LATE:
                 self._events_late_s = trouble.seconds
         self.under_way[kind] += 1
@@ -475,6 +593,7 @@ class History:
         self.under_way[kind] -= 1
         if not self.under_way[Trouble.NO_CAPACITY]:
             self.ecs.capacity = None
+        self.ecs.spot = not self.under_way[Trouble.NO_SPOT]
 
     def _some_workers(self, most: int) -> list[Process]:
         alive = [process for process in self.workers.values() if not process.dead]

@@ -43,6 +43,8 @@ class Trouble(StrEnum):
     EVICTED = "the cache forgets"
     BLACKOUT = "neither ticks nor events come"
     FOREIGN = "a task that is not ours stops"
+    NO_SPOT = "Spot is refused"
+    IMAGE = "a new worker image is deployed"
 
 
 WORKERS_TROUBLES: Final = frozenset(
@@ -53,6 +55,7 @@ LONG: Final = frozenset({Trouble.EVENTS_LATE, Trouble.NO_TICKS, Trouble.BLACKOUT
 JOBS: Final = (*(1,) * 15, *(2,) * 9, *(3,) * 3, 4, 6, 12)
 """How many jobs a small history has: what breaks with many mostly breaks with few, and few are quick."""
 
+ALL_SPOT: Final = 9
 RARELY: Final = 0.04
 SELDOM: Final = 0.1
 OFTEN: Final = 0.4
@@ -97,6 +100,27 @@ class CancelPlan:
     key: str
 
 
+class Word(StrEnum):
+    """What somebody says of the pool at run time."""
+
+    CAP = "another cap"
+    PAUSE = "pause"
+    DRAIN = "drain"
+    STOP = "stop all"
+    RESERVE = "a reservation"
+    STANDBY = "some workers are to stand by"
+
+
+@dataclass(frozen=True)
+class WordAt:
+    """Said at `at` seconds, and but for a cap taken back so many seconds later. `amount`: of workers."""
+
+    word: Word
+    at: float
+    seconds: float = 0.0
+    amount: int = 0
+
+
 @dataclass(frozen=True)
 class TroubleAt:
     """`amount` is a number of workers, a capacity, or a cap."""
@@ -136,24 +160,64 @@ class Plan:
     dispatch_deadline_s: float = 0.0
     waiting_limit_s: float = 0.0
     active_jobs_max: int = 0
+    words: tuple[WordAt, ...] = ()
+    spot: int = 0
+    """Spot's weight beside that of 1 on demand; 0: all is on demand, 9: all is on Spot while it can be had."""
+    bank_slots: int = limits.BANK_SLOTS
+    banks_read: int = limits.BANKS_PER_DECISION
     without: frozenset[int] = field(default_factory=frozenset)
     """The faults that a shrunk history leaves out, by their order."""
 
     @property
     def faultless(self) -> bool:
         """Nothing goes wrong, so the bounds of the normal case apply."""
-        calm = not (self.faults and self.fault_rate) and not self.troubles and not self.skew_s
+        calm = not (self.faults and self.fault_rate) and not self.troubles and not self.skew_s and not self.words
         return calm and self.lag_s <= SHORT_S and self.latency_s <= SHORT_S
 
     @property
     def caps(self) -> list[int]:
         """Every cap in force at some time."""
-        return [self.cap, *(trouble.amount for trouble in self.troubles if trouble.kind is Trouble.CAP)]
+        configured = [trouble.amount for trouble in self.troubles if trouble.kind is Trouble.CAP]
+        return [self.cap, *configured, *(word.amount for word in self.words if word.word is Word.CAP)]
+
+    @property
+    def providers(self) -> dict[str, int]:
+        """The pool's capacity providers."""
+        if not self.spot:
+            return {}
+        return {"FARGATE_SPOT": 1} if self.spot == ALL_SPOT else {"FARGATE_SPOT": self.spot, "FARGATE": 1}
 
 
 def plan(seed: int) -> Plan:
     """A small history."""
-    return _with_people(_of_a_kind(seed), Random(seed ^ 0xCA9CE1))
+    return _with_words(_with_people(_of_a_kind(seed), Random(seed ^ 0xCA9CE1)), Random(seed ^ 0xF1EE7))
+
+
+def _with_words(plan: Plan, random: Random) -> Plan:
+    """In a history with troubles of its own somebody pauses the pool, changes its cap, reserves, now and then."""
+    if plan.faultless or plan.live_within_s:
+        return plan
+    words = tuple(_word(random, plan) for _ in range(random.choice((0, 0, 0, 0, 1, 1, 2, 3))))
+    small = random.random() < SELDOM
+    return replace(
+        plan,
+        words=words,
+        spot=random.choice((0, 0, 0, 0, 1, 2, ALL_SPOT)),
+        bank_slots=random.choice((1, 2)) if small else plan.bank_slots,
+        banks_read=2 if small else plan.banks_read,
+    )
+
+
+def _word(random: Random, plan: Plan) -> WordAt:
+    word, at = random.choice(list(Word)), random.uniform(0.0, plan.calm_at)
+    seconds = random.choice((20.0, 100.0, 400.0, 1_500.0))
+    match word:
+        case Word.CAP:
+            return WordAt(word, at, 0.0, random.randint(1, plan.cap + 2))
+        case Word.RESERVE | Word.STANDBY:
+            return WordAt(word, at, seconds, random.randint(1, plan.cap))
+        case _:
+            return WordAt(word, at, seconds)
 
 
 def _with_people(plan: Plan, random: Random) -> Plan:

@@ -35,7 +35,7 @@ def _same(result: Result, failed: Result) -> bool:
 
 def _size(result: Result) -> tuple[int, int, int, int]:
     plan = result.plan
-    return len(plan.messages), len(plan.troubles) + len(plan.cancels), result.faults, result.calls
+    return len(plan.messages), len(plan.troubles) + len(plan.cancels) + len(plan.words), result.faults, result.calls
 
 
 def _smaller(result: Result) -> Iterator[Plan]:
@@ -48,6 +48,8 @@ def _smaller(result: Result) -> Iterator[Plan]:
                 yield replace(plan, messages=left)
     for number in range(len(plan.troubles)):
         yield replace(plan, troubles=plan.troubles[:number] + plan.troubles[number + 1 :])
+    for number in range(len(plan.words)):
+        yield replace(plan, words=plan.words[:number] + plan.words[number + 1 :])
     for number in range(len(plan.cancels)):
         yield replace(plan, cancels=plan.cancels[:number] + plan.cancels[number + 1 :])
     for fault in sorted(plan.faults):

@@ -98,6 +98,12 @@ class Truth:
     cached: set[str] = field(default_factory=set)
     forced: dict[str, list[float]] = field(default_factory=dict)
     """When messages were sent that ask for a run whatever the cache holds."""
+    said_cap: int | None = None
+    """The cap that was said last at run time."""
+    fitted: bool = False
+    """Whether who said it has been told that nothing above it can be leased any more."""
+    wanted_until: float = 0.0
+    """Until when workers are to stand by."""
     turned_away: set[str] = field(default_factory=set)
     """The keys of which a message was refused because too many jobs were active."""
     ready_at: float = 0.0
@@ -157,6 +163,9 @@ class Truth:
                 self._cancelled(reply.item)
             case "withdraw":
                 self._withdrawn(reply.item)
+            case "override":
+                said = keys.override_from(reply.item).cap
+                self.said_cap, self.fitted = said, self.fitted and said == self.said_cap
 
     def _leased(self, item: keys.Item) -> None:
         slot = self.read.slot(item)
@@ -165,6 +174,10 @@ class Truth:
         self.held[str(slot.id)] = slot.generation
         if slot.retire:
             raise Violation("CAP", f"{slot.lease} was leased although it retires")
+        if self.said_cap is not None:
+            if self.fitted and slot.id.number >= self.said_cap:
+                raise Violation("CAP", f"{slot.lease} was leased above the cap of {self.said_cap} that was said")
+            return
         stale_until = self.cap_changed_at + CONFIGURED_WITHIN_S + limits.DECIDER_TIMEOUT_S + self.skew_s
         if slot.id.number >= self.cap and self.world.now > stale_until:
             raise Violation("CAP", f"{slot.lease} was leased above the cap of {self.cap}")
@@ -344,7 +357,7 @@ class Truth:
     @property
     def quiet(self) -> bool:
         """Nothing runs, nothing waits, every slot is free."""
-        return not (self.open_jobs or self.held or self.ecs.live)
+        return not (self.open_jobs or self.held or self.ecs.live or self.world.now < self.wanted_until)
 
     def unfinished(self) -> str:
         """What is still open, in words."""
