@@ -220,7 +220,10 @@ class Bank:
 
 @dataclass(frozen=True)
 class Slot:
-    """One of the pool's numbered places, as a strongly consistent read showed it. Times are unix seconds."""
+    """One of the pool's numbered places, as a strongly consistent read showed it. Times are unix seconds.
+
+    `provider` is where its last launch went; `failed_by` and `ready_by` belong to failures and workers before that.
+    """
 
     id: SlotId
     state: SlotState
@@ -243,6 +246,8 @@ class Slot:
     keep: bool = False
     idle_since: float = 0.0
     provider: str = ""
+    failed_by: str = ""
+    ready_by: str = ""
     image: str = ""
     used_day: int = 0
     used_s: float = 0.0
@@ -252,6 +257,21 @@ class Slot:
     def lease(self) -> Lease:
         """The fence of whoever acts for this slot now."""
         return Lease(self.id, self.generation)
+
+    @property
+    def failed_with(self) -> str:
+        """The provider whose launch failed here last."""
+        return self.provider if self._failed_last else self.failed_by
+
+    @property
+    def ready_with(self) -> str:
+        """The provider of the last worker that became ready here."""
+        return self.ready_by if self._failed_last or self.state is SlotState.LAUNCHING else self.provider
+
+    @property
+    def _failed_last(self) -> bool:
+        """Its last lease ended without a worker."""
+        return self.state is SlotState.EMPTY and self.failed_at > self.ready_at
 
     @property
     def held(self) -> bool:

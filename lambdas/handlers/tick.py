@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from fleetcap import limits, wiring
-from fleetcap.decide import launch, recover
+from fleetcap.decide import capacity, launch, recover
 from fleetcap.fleet import Fleet, Standing
 from fleetcap.model import FailureClass, Pool, Slot
 from handlers.log import log
@@ -107,11 +107,15 @@ def _end_the_overdue(fleet: Fleet, standing: Standing) -> None:
 
 
 def _scale(fleet: Fleet, standing: Standing) -> None:
-    """Capacity for all that waits, on new readings: the steps before may have freed slots. For a bounded time."""
+    """Capacity for all that waits, on new readings: the steps before may have freed slots. For a bounded time.
+
+    Of a pool too large for one decision the parts are looked at where there was room.
+    """
     pool, most = fleet.pools[standing.pool.name], limits.LEASES_PER_DECISION
-    began_at = fleet.clock.now()
-    while fleet.scale(pool, None, most) == most and fleet.clock.now() - began_at < limits.SCALE_BUDGET_S:
-        pass
+    free = capacity.candidates(standing.pool, standing.slots) or standing.slots[:1]
+    for slot in fleet.for_a_while(free):
+        if fleet.scale(pool, None, most, near=slot.id) < most:
+            return
 
 
 STEPS: Final = (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _tell_workers, _end_the_overdue, _scale)

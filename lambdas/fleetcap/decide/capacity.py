@@ -80,7 +80,8 @@ def backoff(slots: Sequence[Slot], now: float) -> Backoff:
     failed = [s for s in slots if s.failed_at > remembered]
     unanswered = [s for s in slots if unresolved(s, now) and s.leased_at > forgotten]
     until = [s.retry_at for s in failed] + [s.leased_at + limits.BACKOFF_MAX_S for s in unanswered]
-    strikes = max([s.strikes for s in failed], default=0)
+    # A lease from another provider may have left its own count on the slot: a failure is one strike at the least.
+    strikes = max([max(s.strikes, 1) for s in failed], default=0)
     began = [s.starved_at or s.failed_at for s in failed] + [s.starved_at or s.leased_at for s in unanswered]
     since = max(min(began), forgotten) if began else 0.0
     return Backoff(max(strikes, min(len(unanswered), 1)), max(until, default=0.0), _reason(failed, strikes), since)
@@ -109,11 +110,21 @@ def pool_backoff(pool: Pool, slots: Sequence[Slot], now: float) -> Backoff:
 
 
 def _backoffs(pool: Pool, slots: Sequence[Slot], now: float) -> dict[str, Backoff]:
-    """By provider: a slot tells of the one that it was last leased from."""
-    by_provider: dict[str, list[Slot]] = {provider: [] for provider in _weights(pool)}
-    for slot in slots:
-        by_provider.get(slot.provider or ON_DEMAND, []).append(slot)
-    return {provider: backoff(mine, now) for provider, mine in by_provider.items()}
+    """By provider. Where there is one only, whatever the slots tell is of it."""
+    providers = list(_weights(pool))
+    if len(providers) == 1:
+        return {providers[0]: backoff(slots, now)}
+    return {provider: backoff([_of(slot, provider) for slot in slots], now) for provider in providers}
+
+
+def _of(slot: Slot, provider: str) -> Slot:
+    """What the slot tells of one provider."""
+    return replace(
+        slot,
+        state=slot.state if (slot.provider or ON_DEMAND) == provider else SlotState.EMPTY,
+        ready_at=slot.ready_at if (slot.ready_with or ON_DEMAND) == provider else 0.0,
+        failed_at=slot.failed_at if (slot.failed_with or ON_DEMAND) == provider else 0.0,
+    )
 
 
 def _weights(pool: Pool) -> Mapping[str, int]:

@@ -1,0 +1,482 @@
+"""What people say of a pool at run time, and how deciders and workers obey: the product in memory, moved by hand."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from fleetcap import jobs, limits, pools
+from fleetcap.adapters.control_table import StoredControlTable
+from fleetcap.decide.capacity import ON_DEMAND, SPOT, LeaseFor, Providers
+from fleetcap.fleet import Fleet
+from fleetcap.model import (
+    Bank,
+    Flags,
+    Holder,
+    Job,
+    JobStatus,
+    Mode,
+    NotStarted,
+    Pool,
+    Reservation,
+    Slot,
+    SlotId,
+    SlotState,
+)
+from handlers import task_state, tick
+from local.memory.items import MemoryItems
+from tests.examples import a_job
+from tests.fakes import LAUNCH, FakeChildren, FakeTasks, HandClock, Lines
+from tests.handlers.test_task_state import stopped
+from tests.worker.test_worker import Enough, Script
+from worker_image.worker import Settings, Worker
+
+
+@dataclass
+class World:
+    """One pool over items in memory."""
+
+    cap: int = 2
+    knobs: dict[str, Any] = field(default_factory=dict)
+    clock: HandClock = field(default_factory=HandClock)
+    log: Lines = field(default_factory=Lines)
+    tasks: FakeTasks = field(default_factory=FakeTasks)
+
+    def __post_init__(self) -> None:
+        self.table = StoredControlTable(MemoryItems())
+
+    @property
+    def pool(self) -> Pool:
+        return Pool("default", self.cap, LAUNCH, **self.knobs)
+
+    @property
+    def fleet(self) -> Fleet:
+        return Fleet({"default": self.pool}, self.table, self.tasks, self.clock, self.log)
+
+    def tick(self) -> None:
+        tick.handle(self.fleet)
+
+    def queue(self, *names: str) -> list[Job]:
+        put = [replace(a_job(name), queued_at=self.clock.now(), due_at=self.clock.now()) for name in names]
+        for job in put:
+            assert self.table.put(job, None, self.clock.unique())
+        return put
+
+    @property
+    def slots(self) -> list[Slot]:
+        return self.table.slots("default")
+
+    @property
+    def held(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.held]
+
+    def ready(self, count: int, image: str = "") -> list[Slot]:
+        """So many workers that have beaten."""
+        names = [f"first/{number}" for number in range(count)]
+        for job in self.queue(*names):
+            self.fleet.scale(self.pool, [job.as_queued], most=1)
+            assert jobs.cancel(self.table, self.clock, job.key, "it was for the worker only")
+        for slot in self.held:
+            if slot.state is SlotState.LAUNCHING:
+                now = self.clock.now()
+                assert self.table.beat(slot.lease, slot.arn, True, now, idle_since=now, image=image) is not None
+        assert len(self.held) == count
+        return self.held
+
+    def say(self, **said: Any) -> tuple[Pool, Pool]:
+        return pools.change(self.table, self.clock, self.pool, said)
+
+    def set_cap(self, cap: int) -> Pool:
+        before, after = self.say(cap=cap)
+        list(pools.fit_the_cap(self.table, self.clock, after, before.cap))
+        return after
+
+    def works(self, slot: Slot, *steps: Any, **settings: Any) -> tuple[str, FakeChildren]:
+        """The worker of a slot through these steps; why it left, or "" if it would have gone on."""
+        children = FakeChildren()
+        clock = Script(self.clock, list(steps))
+        loop = Worker(
+            slot.lease, slot.arn, Settings(**settings), self.table, children, clock, self.log, lambda: False
+        )  # fmt: skip
+        try:
+            return loop.run(), children
+        except Enough:
+            return "", children
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def nothing() -> None:
+    """A step in which only time passes."""
+
+
+# --- the cap at run time
+
+
+def test_a_raised_cap_is_used_by_the_next_decision_and_needs_no_deploy(world: World) -> None:
+    world.tick()
+    world.set_cap(4)
+    queued = world.queue("a", "b", "c", "d", "e")
+    world.fleet.scale(world.pool, [job.as_queued for job in queued], most=5)
+    assert len(world.held) == 4
+
+
+def test_a_lowered_cap_kills_nobody_and_is_never_filled_again(world: World) -> None:
+    world.cap = 3
+    workers = world.ready(3)
+    world.set_cap(1)
+    assert [slot.retire for slot in world.slots] == [False, True, True]
+    assert (world.tasks.stopped, len(world.held)) == ([], 3)
+    flags = [world.table.beat(slot.lease, slot.arn, False, world.clock.now()) for slot in workers]
+    assert flags == [Flags(), Flags(retire=True), Flags(retire=True)]
+    for slot in workers[1:]:
+        assert world.table.release(slot.lease, slot.arn, world.clock.now(), "stopped", 0.0, world.clock.unique())
+    world.queue("a", "b", "c")
+    world.tick()
+    assert [slot.id.number for slot in world.held] == [0]
+
+
+def test_a_cap_can_be_taken_back_to_what_is_configured(world: World) -> None:
+    world.tick()
+    world.set_cap(1)
+    _, after = world.say(cap=None)
+    list(pools.fit_the_cap(world.table, world.clock, after, 2))
+    assert (after.cap, [slot.retire for slot in world.slots]) == (2, [False, False])
+
+
+def test_who_still_works_on_a_higher_cap_can_lease_nothing_above_the_lower_one(world: World) -> None:
+    """It has read everything before the cap was lowered, and acts only now: on slots that exist, and on new ones."""
+    world.tick()
+    world.set_cap(4)
+    before = world.fleet.look(world.pool)  # makes slots 2 and 3
+    world.set_cap(1)
+    view = world.fleet.view(before, [job.as_queued for job in world.queue("a", "b", "c", "d")], world.clock.now())
+    assert view.pool.cap == 4
+    world.fleet._lease_all(before, [LeaseFor(job.key) for job in view.queued])
+    assert [slot.id.number for slot in world.held] == [0]
+
+
+def test_slots_that_a_stale_decider_might_make_are_there_already_and_marked(world: World) -> None:
+    world.tick()
+    world.say(cap=4)  # nobody has made slots 2 and 3 yet
+    world.set_cap(1)
+    world.table.create_slots([SlotId("default", 3)], world.clock.now())
+    assert [(slot.id.number, slot.retire) for slot in world.slots] == [(0, False), (1, True), (2, True), (3, True)]
+
+
+def test_a_mark_of_an_older_cap_comes_too_late(world: World) -> None:
+    world.cap = 3
+    world.tick()
+    high = world.say(cap=3)[1]
+    low = world.set_cap(1)
+    assert high.version < low.version
+    assert not world.table.retire(SlotId("default", 2), False, high.version)
+    assert [slot.retire for slot in world.slots] == [False, True, True]
+
+
+def test_who_dies_while_marking_is_made_good_by_the_tick_or_by_saying_it_again(world: World) -> None:
+    world.cap = 4
+    world.tick()
+    before, after = world.say(cap=1)
+    next(pools.fit_the_cap(world.table, world.clock, after, before.cap))
+    assert sum(slot.retire for slot in world.slots) == 1
+    world.tick()
+    assert [slot.retire for slot in world.slots] == [False, True, True, True]
+
+
+def test_two_people_at_once_are_told_apart_by_the_version(world: World) -> None:
+    assert world.table.say("default", {"cap": 5}, 0, "one")
+    assert world.table.say("default", {"cap": 6}, 0, "two") is None
+    assert world.table.say("default", {"cap": 5}, 0, "one"), "a lost reply, sent again"
+    assert world.table.override("default").version == 1
+
+
+def test_who_is_interrupted_each_time_is_told_so(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world.table, "say", lambda *_: None)
+    with pytest.raises(jobs.Contended, match="pool default changed under each of 8 attempts"):
+        world.say(cap=3)
+
+
+def test_an_override_says_nothing_of_what_it_does_not_name(world: World) -> None:
+    world.knobs = {"min_workers": 1, "budget_task_hours": 3.0}
+    _, after = world.say(warm_workers=2)
+    assert (after.cap, after.min_workers, after.warm_workers, after.budget_task_hours) == (2, 1, 2, 3.0)
+    _, after = world.say(budget_task_hours=1.5)
+    assert (after.warm_workers, after.budget_task_hours, after.version) == (2, 1.5, 2)
+
+
+# --- large pools
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> World:
+    """Two slots a bank, two banks a decision."""
+    monkeypatch.setattr(limits, "BANK_SLOTS", 2)
+    monkeypatch.setattr(limits, "BANKS_PER_DECISION", 2)
+    return World()
+
+
+def test_banks_are_made_as_they_are_needed(small: World) -> None:
+    small.cap = 5
+    small.tick()
+    assert [slot.id.number for slot in small.slots] == [0, 1]
+    small.queue(*"abcdefg")
+    for _ in range(4):
+        small.tick()
+    assert [slot.id.number for slot in small.held] == [0, 1, 2, 3, 4]
+    assert small.table.override("default").banks == 3
+
+
+def test_a_decision_reads_a_bounded_number_of_banks_and_a_tick_all(
+    small: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small.cap = 8
+    small.queue(*"abcdefgh")
+    for _ in range(8):
+        small.tick()
+    assert len(small.held) == 8
+    read: list[int] = []
+    bank = small.table.bank
+
+    def watched(pool: str, number: int) -> Bank:
+        read.append(number)
+        return bank(pool, number)
+
+    monkeypatch.setattr(small.table, "bank", watched)
+    standing = small.fleet.look(small.pool, near=SlotId("default", 7))
+    assert (read, standing.share, len(standing.slots)) == ([0, 3], 0.5, 4)
+    read.clear()
+    assert len(small.fleet.look(small.pool, whole=True).slots) == 8
+    assert read == [0, 1, 2, 3]
+
+
+def test_jobs_of_a_dead_worker_are_found_in_the_bank_of_its_slot(small: World) -> None:
+    small.cap = 4
+    small.queue(*"abcd")
+    for _ in range(3):
+        small.tick()
+    slot = small.held[3]
+    assert small.table.beat(slot.lease, slot.arn, True, small.clock.now()) is not None
+    job = small.table.job("d")
+    assert job
+    assert small.table.claim(job, Holder(slot.lease), small.clock.now(), "claim")
+    assert [entry.key for entry in small.table.running(small.pool, [1])] == ["d"]
+    assert small.table.running(small.pool, [0]) == []
+    assert [entry.key for entry in small.table.running(small.pool)] == ["d"]
+    task_state.handle(small.fleet, stopped(slot.arn, slot.lease))
+    requeued = small.table.job("d")
+    assert requeued
+    assert requeued.status is JobStatus.QUEUED
+
+
+def test_slots_above_a_lowered_cap_are_still_watched(small: World) -> None:
+    small.cap = 6
+    small.queue(*"abcdef")
+    for _ in range(6):
+        small.tick()
+    small.set_cap(1)
+    assert len(small.fleet.look(small.pool, whole=True).slots) == 6
+
+
+# --- pause, drain, stop
+
+
+@pytest.mark.parametrize("mode", [Mode.PAUSED, Mode.DRAINING, Mode.STOPPED])
+def test_in_a_pool_that_is_not_open_nobody_launches_and_nobody_claims(world: World, mode: Mode) -> None:
+    (slot,) = world.ready(1)
+    world.say(mode=mode.value, reason="by hand")
+    (job,) = world.queue("a")
+    world.fleet.scale(world.pool, [job.as_queued], most=1)
+    assert len(world.tasks.calls) == 1
+    _, children = world.works(slot, nothing, nothing)
+    assert children.started == []
+    world.say(mode=Mode.OPEN.value, reason=None)
+    _, children = world.works(slot, nothing, nothing)
+    assert [child.assignment.workflow_key for child in children.started] == ["a"]
+
+
+def test_a_pause_lets_the_running_job_end_and_sends_nobody_away(world: World) -> None:
+    (slot,) = world.ready(1)
+    (job,) = world.queue("a")
+    world.say(mode=Mode.PAUSED.value)
+    assert world.table.claim(job, Holder(slot.lease), world.clock.now(), "claim")
+    world.tick()
+    assert (world.held[0].leave, world.tasks.stopped) == (False, [])
+
+
+def test_a_drain_sends_every_worker_away_when_it_is_done(world: World) -> None:
+    slots = world.ready(2)
+    world.say(mode=Mode.DRAINING.value, reason="night")
+    world.tick()
+    assert [slot.leave for slot in world.held] == [True, True]
+    assert world.works(slots[0], nothing)[0] == "drained"
+    assert world.tasks.stopped == []
+
+
+def test_a_stop_stops_every_task_and_goes_on_doing_so_until_all_are_gone(world: World) -> None:
+    slots = world.ready(2)
+    world.say(mode=Mode.STOPPED.value)
+    assert world.fleet.stop_all(world.fleet.look(world.pool, whole=True)) == 2
+    assert sorted(world.tasks.stopped) == sorted(slot.arn for slot in slots)
+    world.tick()
+    assert len(world.tasks.stopped) == 4  # whoever said stop may have died before it came to all of them
+    for slot in slots:
+        task_state.handle(world.fleet, stopped(slot.arn, slot.lease))
+    world.tick()
+    assert (world.held, len(world.tasks.stopped)) == ([], 4)
+
+
+def test_a_launch_that_nobody_has_an_answer_for_is_stopped_once_it_has_one(world: World) -> None:
+    world.queue("a")
+    world.tick()
+    (slot,) = world.held
+    world.say(mode=Mode.STOPPED.value)
+    world.tick()
+    assert world.tasks.stopped == [slot.arn]
+
+
+def test_the_time_of_a_pause_is_no_lack_of_capacity(world: World) -> None:
+    world.knobs = {"dispatch_deadline_s": 100.0}
+    world.tasks.answers = [NotStarted("RESOURCE:ENI")] * 9
+    world.queue("a")
+    world.tick()
+    world.say(mode=Mode.PAUSED.value)
+    for _ in range(5):
+        world.clock.sleep(60)
+        world.tick()
+    job = world.table.job("a")
+    assert job
+    assert job.status is JobStatus.QUEUED
+
+
+# --- workers that stand by
+
+
+def test_a_reservation_brings_workers_that_stay_and_lets_them_go(world: World) -> None:
+    until = world.clock.now() + 2_000
+    assert world.table.reserve(Reservation("default", "demo", 2, until, world.clock.now()))
+    assert not world.table.reserve(Reservation("default", "demo", 1, until, world.clock.now()))
+    world.tick()
+    assert len(world.held) == 2
+    for slot in world.held:
+        now = world.clock.now()
+        assert world.table.beat(slot.lease, slot.arn, True, now, idle_since=now) is not None
+    world.tick()
+    assert [slot.keep for slot in world.held] == [True, True]
+    assert world.works(world.held[0], nothing, lambda: world.clock.sleep(limits.IDLE_EXIT_S + 1), nothing)[0] == ""
+    world.clock.time = until
+    world.tick()
+    assert [(slot.keep, slot.leave) for slot in world.held] == [(False, True), (False, True)]
+    assert len(world.tasks.calls) == 2
+
+
+def test_a_reservation_can_end_before_its_time(world: World) -> None:
+    now = world.clock.now()
+    assert world.table.reserve(Reservation("default", "demo", 2, now + 2_000, now))
+    assert world.table.unreserve("default", "demo", now)
+    assert not world.table.unreserve("default", "unknown", now)
+    world.tick()
+    assert world.held == []
+
+
+def test_min_workers_are_there_from_the_first_tick_and_replaced_when_they_die(world: World) -> None:
+    world.knobs = {"min_workers": 1}
+    world.tick()
+    (slot,) = world.held
+    assert world.table.beat(slot.lease, slot.arn, True, world.clock.now()) is not None
+    task_state.handle(world.fleet, stopped(slot.arn, slot.lease))
+    assert len(world.held) == 1
+    assert len(world.tasks.calls) == 2
+
+
+def test_a_worker_tells_since_when_it_is_idle_and_which_image_it_is(world: World) -> None:
+    (slot,) = world.ready(1)
+    began = world.clock.now()
+    world.works(slot, lambda: world.clock.sleep(limits.BEAT_S), nothing, image="abc")
+    (seen,) = world.held
+    assert (seen.image, seen.idle_since) == ("abc", began)
+    world.queue("a")
+    world.works(slot, nothing, lambda: world.clock.sleep(limits.BEAT_S), nothing)
+    assert world.held[0].idle_since == 0
+
+
+def test_after_a_deploy_the_workers_of_the_old_image_finish_what_they_have(world: World) -> None:
+    (old,) = world.ready(1, image="old")
+    world.knobs = {"image": "new"}
+    world.clock.sleep(60)
+    (job,) = world.queue("a")
+    assert world.table.claim(job, Holder(old.lease), world.clock.now(), "claim")
+    (waits,) = world.queue("b")
+    world.fleet.scale(world.pool, [waits.as_queued], most=1)
+    new = next(slot for slot in world.held if slot.id != old.id)
+    assert world.table.beat(new.lease, new.arn, True, world.clock.now(), image="new") is not None
+    world.tick()
+    assert {slot.image: slot.leave for slot in world.held} == {"old": True, "new": False}
+    assert world.tasks.stopped == []
+
+
+# --- Spot
+
+
+def warned(arn: str, lease: object) -> dict[str, Any]:
+    detail = {"taskArn": arn, "lastStatus": "RUNNING", "startedBy": str(lease), "stopCode": "SpotInterruption"}
+    return {"Records": [{"messageId": "m0", "body": json.dumps({"detail": detail})}]}
+
+
+def test_a_spot_warning_takes_the_workers_lanes_out_of_account_and_frees_nothing(world: World) -> None:
+    (slot,) = world.ready(1)
+    world.queue("a")
+    assert task_state.handle(world.fleet, warned(slot.arn, slot.lease)) == {"batchItemFailures": []}
+    assert [(held.id == slot.id, held.leave) for held in world.held].count((True, True)) == 1
+    assert len(world.tasks.calls) == 2  # the job that counted on its lane has a launch of its own
+    assert task_state.handle(world.fleet, warned(slot.arn, "not/a/lease/of/ours")) == {"batchItemFailures": []}
+
+
+def test_a_warning_for_an_earlier_lease_marks_nobody(world: World) -> None:
+    (slot,) = world.ready(1)
+    older = replace(slot.lease, generation=slot.generation - 1)
+    task_state.handle(world.fleet, warned("arn:task/old", older))
+    assert not world.held[0].leave
+
+
+def test_a_launch_that_spot_refuses_goes_on_demand_in_the_same_decision(world: World) -> None:
+    world.knobs = {"providers": {SPOT: 1}}
+    world.tasks.answers = [NotStarted("Capacity is unavailable at this time")]
+    queued = world.queue("a", "b")
+    world.fleet.scale(world.pool, [job.as_queued for job in queued], most=2)
+    assert [slot.provider for slot in world.held] == [ON_DEMAND, ON_DEMAND]
+    assert [json.loads(slot.launch).get("launchType") for slot in world.held] == ["FARGATE", "FARGATE"]
+    providers = Providers(world.pool, world.slots, world.clock.now())
+    assert {name: each.strikes for name, each in providers.backoffs.items()} == {SPOT: 1, ON_DEMAND: 0}
+
+
+def test_without_fallback_a_refusal_of_spot_ends_the_decision(world: World) -> None:
+    world.knobs = {"providers": {SPOT: 1}, "spot_fallback": False}
+    world.tasks.answers = [NotStarted("Capacity is unavailable at this time")]
+    queued = world.queue("a", "b")
+    world.fleet.scale(world.pool, [job.as_queued for job in queued], most=2)
+    assert (world.held, len(world.tasks.calls)) == ([], 1)
+
+
+# --- the budget
+
+
+def test_what_a_task_took_of_the_budget_outlives_it(world: World) -> None:
+    world.knobs = {"budget_task_hours": 1.0}
+    world.clock.time -= world.clock.time % limits.DAY_S
+    (slot,) = world.ready(1)
+    world.clock.sleep(3_600)
+    task_state.handle(world.fleet, stopped(slot.arn, slot.lease))
+    (job,) = world.queue("a")
+    world.fleet.scale(world.pool, [job.as_queued], most=1)
+    assert (world.held, len(world.tasks.calls)) == ([], 1)
+    assert "budget spent" in str(world.log.of("wait")[-1]["reason"])
+    world.clock.sleep(limits.DAY_S)
+    world.tick()
+    assert len(world.held) == 1
