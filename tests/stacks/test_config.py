@@ -207,3 +207,41 @@ def _refusal(context: dict[str, object]) -> str:
     assert message.endswith(".")
     assert ": " in message
     return message
+
+
+# --- pools
+
+
+@pytest.mark.parametrize(
+    ("pool", "sentence"),
+    [
+        ({"cap": 10_001}, "cap of pool 'default' is 10001, but it counts workers: set 0 to 10,000."),
+        ({"cap": 3, "min_workers": 4}, "min_workers of pool 'default' is 4, but its cap lets 3 live at most"),
+        ({"cap": 3, "warm_workers": 4}, "warm_workers of pool 'default' is 4, but its cap lets 3 live at most"),
+        ({"min_workers": -1}, "min_workers of pool 'default' is -1"),
+        ({"budget_task_hours": -1}, "budget_task_hours of pool 'default' is -1: set 0 for no bound, or more."),
+        ({"capacity": []}, "capacity of pool 'default' is '': name FARGATE, FARGATE_SPOT or both, each once."),
+        ({"capacity": ["FARGATE=1", "FARGATE=2"]}, "name FARGATE, FARGATE_SPOT or both, each once."),
+        ({"capacity": ["EC2"]}, "capacity of pool 'default' names 'EC2', which Fargate does not offer"),
+        ({"capacity": ["FARGATE_SPOT=0"]}, "write FARGATE or FARGATE_SPOT, with a weight of 1 to 999"),
+    ],
+)
+def test_a_pool_that_cannot_be_kept_is_refused(pool: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        Config.from_context({"fleetcap": {"pools": [{"name": "default", **pool}]}})
+    assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("capacity", "providers"),
+    [
+        ([], {}),
+        (["FARGATE"], {}),
+        (["FARGATE_SPOT"], {"FARGATE_SPOT": 1}),
+        (["FARGATE_SPOT=3", "FARGATE"], {"FARGATE_SPOT": 3, "FARGATE": 1}),
+    ],
+)
+def test_capacity_is_read_into_weights(capacity: list[str], providers: dict[str, int]) -> None:
+    given = {"capacity": capacity} if capacity else {}
+    (pool,) = Config.from_context({"fleetcap": {"pools": [{"name": "default", **given}]}}).pools
+    assert pool.providers == providers

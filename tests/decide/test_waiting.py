@@ -1,0 +1,72 @@
+"""One sentence for whoever asks why a job waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+
+from fleetcap.decide import waiting
+from fleetcap.decide.capacity import View
+from fleetcap.model import Job, JobStatus, Mode, Pool, Queued, Slot
+from tests.examples import NOW, a_job, a_pool, a_slot, empty_slots, launching, queued, ready
+
+JOB = a_job("mine", age_s=5)
+TWO_AHEAD = [queued("first", age_s=9), queued("second", age_s=8), JOB.as_queued, queued("later", age_s=1)]
+
+
+def why(slots: Sequence[Slot], job: Job = JOB, ahead: Sequence[Queued] = (), pool: Pool | None = None) -> str:
+    return waiting.why(job, View(pool or a_pool(cap=len(slots)), slots, ahead, [], NOW))
+
+
+def test_the_cap_is_full_and_so_many_jobs_are_ahead() -> None:
+    assert why([ready(0), launching(1)], ahead=TWO_AHEAD) == "cap full (2 of 2 slots in use); behind 2 jobs"
+    assert why([ready(0)], ahead=TWO_AHEAD[1:]) == "cap full (1 of 1 slots in use); behind 1 job"
+    assert why([ready(0)]) == "cap full (1 of 1 slots in use); next in its queue"
+
+
+def test_there_is_no_capacity_until_then() -> None:
+    at_noon = 43_200 + 4 * 60 + 10
+    until = NOW - NOW % 86_400 + at_noon
+    failed = a_slot(0, failed_at=until - 20, retry_at=until, strikes=3, why="AWS has no Fargate capacity at this time")
+    view = View(a_pool(cap=2), [failed, a_slot(1)], [], [], until - 10)
+    assert waiting.why(replace(JOB, due_at=0.0), view) == (
+        "3 launches in a row failed: AWS has no Fargate capacity at this time; next try 12:04:10 UTC; next in its queue"
+    )
+
+
+def test_a_person_has_paused_the_pool() -> None:
+    paused = replace(a_pool(), mode=Mode.PAUSED, reason="the reference is being replaced")
+    said = why(empty_slots(4), pool=paused)
+    assert said == "pool paused: the reference is being replaced; next in its queue"
+
+
+def test_the_budget_of_the_day_is_spent() -> None:
+    spent = [a_slot(0, used_day=int(NOW // 86_400), used_s=7_200.0), a_slot(1)]
+    said = why(spent, pool=replace(a_pool(cap=2), budget_task_hours=2.0))
+    assert said == "budget spent (2.0 of 2 task-hours a day); next try 00:00:00 UTC; next in its queue"
+
+
+def test_its_own_worker_is_starting() -> None:
+    assert why([launching(0, for_job="mine")], ahead=TWO_AHEAD) == "its worker is starting"
+
+
+def test_other_workers_are_starting() -> None:
+    slots = [launching(0, for_job="first"), launching(1, for_job="second"), a_slot(2)]
+    assert why(slots, ahead=TWO_AHEAD) == "2 workers are starting; behind 2 jobs"
+    assert why([slots[0], a_slot(1)], ahead=TWO_AHEAD) == "1 worker is starting; behind 2 jobs"
+
+
+def test_there_is_a_lane_for_it() -> None:
+    assert why([ready(0), a_slot(1)]) == "a worker is about to take it, or to be started; next in its queue"
+
+
+def test_it_is_tried_again_later() -> None:
+    due = NOW - NOW % 86_400 + 86_400 + 3_661
+    assert why(empty_slots(1), job=replace(JOB, due_at=due)) == "it is tried again at 01:01:01 UTC"
+
+
+@pytest.mark.parametrize("status", [status for status in JobStatus if status is not JobStatus.QUEUED])
+def test_a_job_that_does_not_wait_waits_for_nothing(status: JobStatus) -> None:
+    assert why([ready(0)], job=replace(JOB, status=status)) == ""
