@@ -111,7 +111,7 @@ def _copies(number: int, line: str, bucket: str, prefix: str) -> list[Copy]:
     """Read one line. Raises ValueError, of which ValidationError is one, with the reason."""
     entry = Entry.model_validate_json(line)
     message = _as_message(entry)
-    processor = PROCESSORS[message.request().processor]
+    processor = PROCESSORS[message.processor_name]
     if set(entry.artifacts) != set(processor.kinds):
         raise ValueError(f"artifacts: {processor.name} makes {', '.join(processor.kinds)}, all of them and no others")
     if wrong := [address for address in entry.artifacts.values() if not is_s3(address)]:

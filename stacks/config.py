@@ -43,6 +43,8 @@ FARGATE_MEMORY_MIB: Final[Mapping[int, Sequence[int]]] = MappingProxyType(
 FARGATE_DISK_GIB: Final = range(21, 201)
 ARCHITECTURES: Final = ("X86_64", "ARM64")
 FARGATE: Final = "FARGATE"
+IMAGE: Final = re.compile(r"[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9._-]+)+(:[\w.-]{1,128})?(@sha256:[0-9a-f]{64})?")
+ECR_IMAGE: Final = re.compile(r"([0-9]{12})\.dkr\.ecr\.([a-z0-9-]+)\.amazonaws\.com(?:\.cn)?/([a-z0-9/._-]+?)([:@].*)?")
 PROVIDER: Final = re.compile(r"(FARGATE|FARGATE_SPOT)(=[1-9][0-9]{0,2})?")
 MAPPING_CONCURRENCY: Final = range(2, 1_001)
 SQS_BATCH: Final = range(1, 11)
@@ -90,7 +92,9 @@ class PoolConfig:
 
     0 switches `active_jobs_max`, `dispatch_deadline_s`, `waiting_limit_s` and `budget_task_hours` off. `capacity` names
     Fargate's capacity providers, with weights where there are two: "FARGATE_SPOT=3", "FARGATE=1". With `spot_fallback`
-    a launch that Spot refuses is tried on demand at once.
+    a launch that Spot refuses is tried on demand at once. `image` is a registry's name of a worker image to be used
+    instead of the one that is built from worker_image/. `job_timeout_s` and `max_attempts` hold for jobs whose message
+    says nothing of it.
     """
 
     name: str = DEFAULT_POOL
@@ -104,11 +108,16 @@ class PoolConfig:
     memory_mib: int = 2_048
     disk_gib: int = limits.DISK_GIB
     architecture: str = "X86_64"
+    image: str = ""
+    command: tuple[str, ...] = ("python", "-m", "worker_image")
     assign_public_ip: bool = True
     jobs_per_worker: int = 1
     active_jobs_max: int = 0
     dispatch_deadline_s: int = limits.DISPATCH_DEADLINE_S
     waiting_limit_s: int = 0
+    job_timeout_s: int = limits.JOB_TIMEOUT_S
+    max_attempts: int = limits.MAX_ATTEMPTS
+    max_interruptions: int = limits.MAX_INTERRUPTIONS
     idle_exit_s: int = limits.IDLE_EXIT_S
     lifetime_s: int = limits.LIFETIME_S
     stop_timeout_s: int = limits.STOP_TIMEOUT_S
@@ -338,6 +347,13 @@ def _worker_count_refusals(pool: PoolConfig) -> Iterator[str]:
     if pool.budget_task_hours < 0:
         yield f"budget_task_hours of {where} is {pool.budget_task_hours:g}: set 0 for no bound, or more."
     yield from _capacity_refusals(pool)
+    for setting, allowed in (
+        ("max_attempts", range(1, limits.ATTEMPTS_LIMIT + 1)),
+        ("max_interruptions", range(limits.INTERRUPTIONS_LIMIT + 1)),
+        ("job_timeout_s", range(1, limits.TIMEOUT_MAX_S + 1)),
+    ):
+        if getattr(pool, setting) not in allowed:
+            yield f"{setting} of {where} is {getattr(pool, setting)}, which no job may have: choose {_span(allowed)}."
 
 
 def _worker_size_refusals(pool: PoolConfig) -> Iterator[str]:
@@ -360,6 +376,13 @@ def _worker_size_refusals(pool: PoolConfig) -> Iterator[str]:
             f"architecture of {where} is {pool.architecture!r}, which Fargate does not run: "
             f"choose from {_list(ARCHITECTURES)}."
         )
+    if pool.image and not IMAGE.fullmatch(pool.image):
+        yield (
+            f"image of {where} is {pool.image!r}, which names no image: "
+            f"write registry/name:tag or registry/name@sha256:…, or leave it empty for the one in worker_image/."
+        )
+    if not pool.command or not all(pool.command):
+        yield f"command of {where} holds nothing to start: name a program of the image, or leave it out."
     if not pool.assign_public_ip:
         yield (
             f"assign_public_ip of {where} is false, but the network has no NAT gateway and no way to fetch the image "

@@ -43,6 +43,9 @@ POOL_POLICY: Final = (
     "budget_task_hours",
     "spot_fallback",
     "providers",
+    "job_timeout_s",
+    "max_attempts",
+    "max_interruptions",
 )
 """What deciders know of a pool under the names of its settings."""
 STREAM_ACTIONS: Final = ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, cast
 
@@ -16,7 +17,7 @@ from aws_cdk import aws_logs as logs
 from constructs import Construct
 
 from fleetcap import keys, limits
-from stacks.config import LOG_RETENTION_DAYS, Config, PoolConfig
+from stacks.config import ECR_IMAGE, LOG_RETENTION_DAYS, Config, PoolConfig
 from stacks.state import State
 
 REPOSITORY: Final = Path(__file__).parents[1]
@@ -26,6 +27,7 @@ ENV_APP_ID: Final = "AWS_SDK_UA_APP_ID"
 TASKS_SERVICE: Final = "ecs-tasks.amazonaws.com"
 HTTPS: Final = 443
 IMAGE_NAME_CHARS: Final = 12
+PULL: Final = ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"]
 ENV_WORKER_KNOBS: Final = (
     "jobs_per_worker",
     "idle_exit_s",
@@ -66,7 +68,7 @@ class Worker(Stack):
         )
         self._images = self._build_images(config)
         self.task_role = self._task_role(config, state)
-        self.execution_role = self._execution_role()
+        self.execution_role = self._execution_role(config)
         definitions = {pool.name: self._task_definition(pool, config, state) for pool in config.pools}
         self.families = {name: definition.family for name, definition in definitions.items()}
         arns = {name: definition.task_definition_arn for name, definition in definitions.items()}
@@ -75,7 +77,8 @@ class Worker(Stack):
 
     def image(self, pool: PoolConfig) -> str:
         """The name of the image that a launch of this pool gets: another one for another content."""
-        return self._images[pool.architecture].asset_hash[:IMAGE_NAME_CHARS]
+        known = sha256(pool.image.encode()).hexdigest() if pool.image else self._images[pool.architecture].asset_hash
+        return known[:IMAGE_NAME_CHARS]
 
     def _network(self) -> ec2.Vpc:
         """Public subnets and free gateway endpoints: a NAT gateway costs more a month than many fleets."""
@@ -124,7 +127,7 @@ class Worker(Stack):
                 file="worker_image/Dockerfile",
                 platform=PLATFORMS[architecture][1],
             )
-            for architecture in sorted({pool.architecture for pool in config.pools})
+            for architecture in sorted({pool.architecture for pool in config.pools if not pool.image})
         }
 
     def _task_role(self, config: Config, state: State) -> iam.Role:
@@ -147,17 +150,16 @@ class Worker(Stack):
             *via_s3(["kms:Decrypt"], config.source_kms_keys),
         )
 
-    def _execution_role(self) -> iam.Role:
+    def _execution_role(self, config: Config) -> iam.Role:
         """What Fargate itself may do before the worker runs: fetch the image, open the log stream."""
-        repositories = dict.fromkeys(image.repository.repository_arn for image in self._images.values())
+        own = [image.repository.repository_arn for image in self._images.values()]
+        repositories = dict.fromkeys([*own, *filter(None, (_repository_arn(pool.image) for pool in config.pools))])
         return service_role(
             self,
             "ExecutionRole",
             TASKS_SERVICE,
             allow(["ecr:GetAuthorizationToken"], "*"),
-            allow(
-                ["ecr:BatchCheckLayerAvailability", "ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"], *repositories
-            ),
+            *([allow(PULL, *repositories)] if repositories else []),
             may_log(self.log_group),
         )
 
@@ -177,8 +179,10 @@ class Worker(Stack):
         )
         task.add_container(
             CONTAINER,
-            image=ecs.ContainerImage.from_docker_image_asset(self._images[pool.architecture]),
-            command=["python", "-m", "worker_image"],
+            image=ecs.ContainerImage.from_registry(pool.image)
+            if pool.image
+            else ecs.ContainerImage.from_docker_image_asset(self._images[pool.architecture]),
+            command=list(pool.command),
             environment=_environment(pool, config, state, self.image(pool)),
             stop_timeout=Duration.seconds(pool.stop_timeout_s),
             logging=ecs.LogDrivers.aws_logs(stream_prefix=pool.name, log_group=self.log_group),
@@ -187,6 +191,14 @@ class Worker(Stack):
             linux_parameters=ecs.LinuxParameters(task, "Init", init_process_enabled=True),
         )
         return task
+
+
+def _repository_arn(image: str) -> str:
+    """The repository of an image in ECR; "" for one that stands elsewhere and needs no right of ours."""
+    if not (found := ECR_IMAGE.fullmatch(image)):
+        return ""
+    account, region, name, _ = found.groups()
+    return f"arn:{Aws.PARTITION}:ecr:{region}:{account}:repository/{name}"
 
 
 def _environment(pool: PoolConfig, config: Config, state: State, image: str) -> dict[str, str]:

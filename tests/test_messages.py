@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from fleetcap import keys, limits
 from fleetcap.catalog import BUILT_IN, PROCESSORS, Processor, artifact_keys
 from fleetcap.messages import Message, Rejected, json_schema, submission
-from fleetcap.model import Request, Submission
+from fleetcap.model import Pool, Request, Submission
 
-POOLS = frozenset({"default", "arm-large"})
+POOLS = {"default": Pool("default", 1), "arm-large": Pool("arm-large", 1)}
 HOSTS = frozenset({"data.example.org"})
 BAM: dict[str, Any] = {"source": "s3://bucket/reads/a.bam"}
 FULL: dict[str, Any] = {
@@ -107,8 +107,9 @@ def test_a_declared_processor_is_taken_with_its_params_and_named_in_the_schema(m
 
 
 def test_a_function_knows_the_processors_that_its_environment_declares() -> None:
-    code = "from handlers import intake; from fleetcap.messages import submission\n"
-    code += "print(submission('{\"source\": \"s3://bucket/x.txt\"}', 0.0, {'default'}, ()).request.processor)"
+    code = "from handlers import intake; from fleetcap.messages import submission; from fleetcap.model import Pool\n"
+    code += "pools = {'default': Pool('default', 1)}\n"
+    code += 'print(submission(\'{"source": "s3://bucket/x.txt"}\', 0.0, pools, ()).request.processor)'
     declared = json.dumps([{"name": "own", "version": 1, "suffixes": [".txt"], "kinds": ["out"]}])
     environment = {**os.environ, keys.ENV_PROCESSORS: declared, "PYTHONPATH": os.pathsep.join(sys.path)}
     environment["AWS_DEFAULT_REGION"] = "eu-central-1"
@@ -391,7 +392,7 @@ def test_an_object_that_cannot_be_a_job_is_refused_like_any_message(body: object
 
 def test_an_object_is_refused_where_its_pool_does_not_exist() -> None:
     with pytest.raises(Rejected, match="pool: there is no pool 'default'"):
-        submission(json.dumps(object_created("a.bam")), 0.0, {"other"}, HOSTS)
+        submission(json.dumps(object_created("a.bam")), 0.0, {"other": Pool("other", 1)}, HOSTS)
 
 
 # --- whatever arrives

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -23,7 +23,7 @@ from pydantic import (
 
 from fleetcap import limits
 from fleetcap.catalog import PROCESSORS, processor_for, refusal
-from fleetcap.model import Job, Request, Submission
+from fleetcap.model import Job, Pool, Request, Submission
 from fleetcap.sources import file_name, https_host, is_s3
 
 _SEGMENT: Final = r"[A-Za-z0-9][A-Za-z0-9._=@+-]{0,127}"
@@ -119,8 +119,8 @@ class Message(BaseModel):
         description="Settings of the processor.",
         json_schema_extra={"additionalProperties": False},
     )
-    max_attempts: Annotated[int, Field(strict=True, ge=1, le=limits.ATTEMPTS_LIMIT)] = Field(
-        default=limits.MAX_ATTEMPTS, description="How often a job that fails by itself is tried in all."
+    max_attempts: Annotated[int, Field(strict=True, ge=1, le=limits.ATTEMPTS_LIMIT)] | None = Field(
+        default=None, description="How often a job that fails by itself is tried in all; as its pool says, if left out."
     )
     force: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="Run again although the result is in the cache, and replace it."
@@ -128,8 +128,8 @@ class Message(BaseModel):
     correlation_id: Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._:/=@+-]{1,128}$")] | None = (
         Field(default=None, description="A name to find the job's log lines by; SQS's message id where left out.")
     )
-    timeout_s: Annotated[int, Field(strict=True, ge=1, le=limits.TIMEOUT_MAX_S)] = Field(
-        default=limits.JOB_TIMEOUT_S, description="Seconds that one attempt may take."
+    timeout_s: Annotated[int, Field(strict=True, ge=1, le=limits.TIMEOUT_MAX_S)] | None = Field(
+        default=None, description="Seconds that one attempt may take; as its pool says, if left out."
     )
 
     @model_validator(mode="after")
@@ -148,11 +148,23 @@ class Message(BaseModel):
             raise ValueError(f"params: {sentence}")
         return self
 
-    def request(self) -> Request:
-        """The part of the message that the worker acts on."""
+    def request(self, pool: Pool) -> Request:
+        """The part of the message that the worker acts on; what it leaves open is as in its pool."""
+        return Request(
+            self.source,
+            self.processor_name,
+            self.md5 or "",
+            self.params,
+            self.max_attempts or pool.max_attempts,
+            self.timeout_s or pool.job_timeout_s,
+            pool.max_interruptions,
+        )
+
+    @property
+    def processor_name(self) -> str:
+        """The processor, named or derived from the source."""
         derived = processor_for(file_name(self.source))
-        processor = self.processor or (derived.name if derived else "")
-        return Request(self.source, processor, self.md5 or "", self.params, self.max_attempts, self.timeout_s)
+        return self.processor or (derived.name if derived else "")
 
     def key(self, etag: str = "") -> str:
         """The workflow key, as given or derived. An ETag that is known is part of it: a changed source is a new key.
@@ -161,14 +173,13 @@ class Message(BaseModel):
         """
         if self.workflow_key:
             return self.workflow_key
-        request = self.request()
-        parts = [request.source, request.md5, request.processor, request.params, *([etag] if etag else [])]
+        parts = [self.source, self.md5 or "", self.processor_name, self.params, *([etag] if etag else [])]
         identity = json.dumps(parts, sort_keys=True)
-        return f"source/{request.processor}/{sha256(identity.encode()).hexdigest()[:40]}"
+        return f"source/{self.processor_name}/{sha256(identity.encode()).hexdigest()[:40]}"
 
 
 def submission(
-    body: str, sent_at: float, pools: Collection[str], source_hosts: Collection[str], message_id: str = ""
+    body: str, sent_at: float, pools: Mapping[str, Pool], source_hosts: Collection[str], message_id: str = ""
 ) -> Submission:
     """Read one message: a producer's, or S3's own word of a new object, which asks for the job of that source.
 
@@ -188,7 +199,7 @@ def submission(
         message.key(etag),
         message.pool,
         message.priority,
-        message.request(),
+        message.request(pools[message.pool]),
         sent_at,
         message.force,
         message.correlation_id or message_id,

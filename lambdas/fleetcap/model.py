@@ -134,7 +134,8 @@ class Pool:
     Of its workers `min_workers` live at any time, and `warm_workers` are idle or coming, all within the cap.
     `budget_task_hours` bounds what its tasks may come to in a day (UTC); 0: nothing does. `providers` are Fargate's
     capacity providers with their weights; none: on demand. `spot_fallback` goes on demand where Spot is refused.
-    `image` names the worker image that a launch would get. From `mode` on it is as `under` an override.
+    `image` names the worker image that a launch would get. `job_timeout_s`, `max_attempts` and `max_interruptions` are
+    what a job may do of which its message says nothing. From `mode` on it is as `under` an override.
     """
 
     name: str
@@ -151,6 +152,9 @@ class Pool:
     providers: Mapping[str, int] = field(default_factory=dict)
     spot_fallback: bool = True
     image: str = ""
+    job_timeout_s: int = limits.JOB_TIMEOUT_S
+    max_attempts: int = limits.MAX_ATTEMPTS
+    max_interruptions: int = limits.MAX_INTERRUPTIONS
     mode: Mode = Mode.OPEN
     reason: str = ""
     version: int = 0
@@ -287,8 +291,9 @@ class Request:
     processor: str
     md5: str = ""
     params: Mapping[str, str | int | float | bool] = field(default_factory=dict)
-    max_attempts: int = 3
-    timeout_s: int = 14_400
+    max_attempts: int = limits.MAX_ATTEMPTS
+    timeout_s: int = limits.JOB_TIMEOUT_S
+    max_interruptions: int = limits.MAX_INTERRUPTIONS
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from local.standing import StandingFaults
 
 SECONDS_MAX: Final = 3_600
 SPOT_WARNING_S: Final = 120
+PROVIDERS: Final = ("FARGATE", "FARGATE_SPOT")
 
 
 class BadFault(ValueError):
@@ -43,7 +44,11 @@ _STATUS: Final = "the only lastStatus that is struck, such as STOPPED"
 _REASON: Final = "the stoppedReason"
 
 RUN_TASK: Final = _table(
-    Kind("no-capacity", "RunTask answers failures[], capacity is unavailable; so does every resend of the token."),
+    Kind(
+        "no-capacity",
+        "RunTask answers failures[], capacity is unavailable; so does every resend of the token.",
+        text="the only capacity provider that is refused, FARGATE or FARGATE_SPOT",
+    ),
     Kind("throttle", "RunTask is refused with a ThrottlingException."),
     Kind("wrapped-throttle", "RunTask is refused with an InvalidParameterException whose text is a throttle."),
     Kind("refuse", "RunTask is refused for good.", text="the error, as CODE or CODE: MESSAGE; AccessDeniedException"),
@@ -143,13 +148,17 @@ class Fault:
             raise BadFault(f"{kind.name} takes no `text`.")
         if self.text and kind.name in EVENTS and self.text not in list(Status):
             raise BadFault(f"There is no lastStatus {self.text!r}; there are {', '.join(Status)}.")
+        if self.text and kind.name == "no-capacity" and self.text not in PROVIDERS:
+            raise BadFault(f"There is no capacity provider {self.text!r}; there are {', '.join(PROVIDERS)}.")
         if self.text and kind.name == "refuse" and not self.error.code.isalnum():
             raise BadFault("`text` of refuse is CODE or CODE: MESSAGE, such as BlockedException.")
 
-    def covers(self, families: Collection[str] | None, status: str) -> bool:
-        """Whether it may strike something that concerns these families (None: all) and, for an event, this status."""
-        other_status = self.kind in EVENTS and self.text not in ("", status)
-        return not other_status and (not self.family or families is None or self.family in families)
+    def covers(self, families: Collection[str] | None, only: str) -> bool:
+        """Whether it may strike something that concerns these families (None: all) and, of an event, this status only,
+        of a launch this capacity provider.
+        """
+        other = (self.kind in EVENTS or self.kind == "no-capacity") and self.text not in ("", only)
+        return not other and (not self.family or families is None or self.family in families)
 
     def lag_s(self, family: str) -> float:
         """How old a read that this strikes is about a task of a family; older than everything for an empty list."""
@@ -204,9 +213,9 @@ class Faults(StandingFaults[Fault]):
         struck = self._first_that_strikes(_covering(kinds, families, status))
         return struck.fault if struck else None
 
-    def refuses(self, family: str) -> bool:
-        """Whether there is no capacity for one more task of a family."""
-        return self.strike("no-capacity", families=[family]) is not None
+    def refuses(self, family: str, provider: str) -> bool:
+        """Whether a provider has no capacity for one more task of a family; "" is the launch type FARGATE."""
+        return self.strike("no-capacity", families=[family], status=provider or PROVIDERS[0]) is not None
 
     def deliveries(self, family: str, status: str) -> list[float]:
         """In how many seconds an event about a task arrives: once for each time that it does."""

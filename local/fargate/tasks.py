@@ -200,7 +200,7 @@ class Registry:
         self,
         on_change: Callable[[Json], None],
         capacity: int | None = None,
-        refuses: Callable[[str], bool] = lambda _: False,
+        refuses: Callable[[str, str], bool] = lambda *_: False,
     ) -> None:
         self.capacity = capacity
         """How many tasks may live at once; further ones are answered with `failures[]`. None: no limit."""
@@ -352,7 +352,9 @@ class Registry:
 
     def _create(self, launch: Launch, now: float) -> Task | None:
         family = launch.family
-        if (self.capacity is not None and self._live.total() >= self.capacity) or self._refuses(family):
+        if (self.capacity is not None and self._live.total() >= self.capacity) or self._refuses(
+            family, launch.capacity_provider
+        ):
             return None
         task = Task(f"{_task_prefix(launch.cluster_arn)}{uuid.uuid4().hex}", launch, now)
         self._tasks[task.arn] = task

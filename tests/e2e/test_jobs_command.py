@@ -18,7 +18,7 @@ import pytest
 from cli import rejects, watch
 from cli.target import Target
 from fleetcap.messages import submission
-from fleetcap.model import JobStatus
+from fleetcap.model import JobStatus, Pool
 from local.cloud import MARK
 from local.results import verify
 from local.samples import make_bam
@@ -348,7 +348,7 @@ def test_whoever_waits_hears_that_a_message_was_rejected(stage: Stage, monkeypat
     target = Target("here", stage.client.outputs, stage.client.cloud.client)
     wanted = {"source": "s3://b-1/x.bam", "workflow_key": "above/the-ceiling"}
     rejected_before(stage, wanted, "mine")
-    accepted = submission(json.dumps(wanted), 0.0, ["default"], [])
+    accepted = submission(json.dumps(wanted), 0.0, {"default": Pool("default", 1)}, [])
     ended = watch.until_ended(target, [accepted], {}, {accepted.key: "mine"})
     assert (ended.jobs, ended.refused) == ([], {"above/the-ceiling": "ceiling: too many"})
 

@@ -8,7 +8,7 @@ from fleetcap import jobs, limits
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.messages import again, submission
-from fleetcap.model import Holder, Job, JobStatus, Lease, SlotId
+from fleetcap.model import Holder, Job, JobStatus, Lease, Pool, SlotId
 from tests.examples import a_job, lapse
 from tests.fakes import HandClock
 from tests.handlers.test_task_state import queue
@@ -88,7 +88,12 @@ def test_a_job_that_changes_each_time_is_given_up_with_a_sentence(
 
 def test_the_message_for_another_run_asks_for_what_the_job_was_asked_for() -> None:
     job = a_job("portal/a/v1", correlation_id="order-7", priority=7)
-    taken = submission(again(job, force=True).__str__().replace("'", '"').replace("True", "true"), 1.0, {"default"}, ())
+    taken = submission(
+        again(job, force=True).__str__().replace("'", '"').replace("True", "true"),
+        1.0,
+        {"default": Pool("default", 1)},
+        (),
+    )
     assert (taken.key, taken.request, taken.priority, taken.pool) == (job.key, job.request, 7, "default")
     assert (taken.force, taken.correlation_id) == (True, "order-7")
 

@@ -58,7 +58,7 @@ def _spent(job: Job, failure: FailureClass) -> bool:
         case FailureClass.PERMANENT:
             return True
         case FailureClass.INTERRUPTED:
-            return job.interruptions >= limits.MAX_INTERRUPTIONS
+            return job.interruptions >= job.request.max_interruptions
         case FailureClass.TIMEOUT if job.timeouts + 1 >= limits.MAX_TIMEOUTS:
             return True
     return job.failures + 1 >= job.request.max_attempts
