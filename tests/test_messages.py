@@ -106,6 +106,15 @@ def test_a_declared_processor_is_taken_with_its_params_and_named_in_the_schema(m
     jsonschema.Draft202012Validator(json_schema()).validate({**body, "processor": "own"})
 
 
+def test_what_a_message_leaves_open_is_as_its_pool_says() -> None:
+    pool = Pool("default", 1, job_timeout_s=60, max_attempts=7, max_interruptions=9)
+    body = {"source": "s3://bucket/a.bam"}
+    asked = submission(json.dumps(body), 7.5, {"default": pool}, HOSTS).request
+    assert (asked.timeout_s, asked.max_attempts, asked.max_interruptions) == (60, 7, 9)
+    said = submission(json.dumps({**body, "timeout_s": 5, "max_attempts": 1}), 7.5, {"default": pool}, HOSTS).request
+    assert (said.timeout_s, said.max_attempts) == (5, 1)
+
+
 def test_a_function_knows_the_processors_that_its_environment_declares() -> None:
     code = "from handlers import intake; from fleetcap.messages import submission; from fleetcap.model import Pool\n"
     code += "pools = {'default': Pool('default', 1)}\n"

@@ -84,3 +84,14 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
 def turned(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
     """The knobs of TURNED."""
     return _synthesize(TURNED, tmp_path_factory.mktemp("cdk.turned"))
+
+
+@pytest.fixture(scope="session")
+def own_images(tmp_path_factory: pytest.TempPathFactory) -> Synthesized:
+    """Two pools with worker images of somebody else's making, on Spot where it can be had."""
+    ecr = "210987654321.dkr.ecr.us-east-1.amazonaws.com/tools/worker:7"
+    pools = [
+        {"name": "default", "image": ecr, "command": ["serve", "--all"], "capacity": ["FARGATE_SPOT=3", "FARGATE"]},
+        {"name": "public", "image": "public.ecr.aws/portal/worker:1", "min_workers": 1, "max_attempts": 5},
+    ]
+    return _synthesize({"fleetcap": json.dumps({"pools": pools})}, tmp_path_factory.mktemp("cdk.images"))

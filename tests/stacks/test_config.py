@@ -224,6 +224,11 @@ def _refusal(context: dict[str, object]) -> str:
         ({"capacity": ["FARGATE=1", "FARGATE=2"]}, "name FARGATE, FARGATE_SPOT or both, each once."),
         ({"capacity": ["EC2"]}, "capacity of pool 'default' names 'EC2', which Fargate does not offer"),
         ({"capacity": ["FARGATE_SPOT=0"]}, "write FARGATE or FARGATE_SPOT, with a weight of 1 to 999"),
+        ({"max_attempts": 0}, "max_attempts of pool 'default' is 0, which no job may have: choose 1 to 20."),
+        ({"max_interruptions": -1}, "max_interruptions of pool 'default' is -1, which no job may have"),
+        ({"job_timeout_s": 0}, "job_timeout_s of pool 'default' is 0, which no job may have"),
+        ({"image": "no image"}, "image of pool 'default' is 'no image', which names no image"),
+        ({"command": []}, "command of pool 'default' holds nothing to start"),
     ],
 )
 def test_a_pool_that_cannot_be_kept_is_refused(pool: dict[str, object], sentence: str) -> None:

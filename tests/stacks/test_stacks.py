@@ -508,3 +508,28 @@ def _placeholder(part: Mapping[str, Any]) -> str:
 def _worker_environment(stacks: Synthesized, pool: str) -> dict[str, Any]:
     (container,) = stacks.only("AWS::ECS::TaskDefinition", pool)["ContainerDefinitions"]
     return {variable["Name"]: variable["Value"] for variable in container["Environment"]}
+
+
+# --- images and capacity of a pool's own
+
+
+def test_a_pools_own_image_and_command_are_what_its_tasks_start(own_images: Synthesized) -> None:
+    containers = [task["ContainerDefinitions"][0] for _, task in own_images.resources("AWS::ECS::TaskDefinition")]
+    assert [(each["Image"], each["Command"]) for each in containers] == [
+        ("210987654321.dkr.ecr.us-east-1.amazonaws.com/tools/worker:7", ["serve", "--all"]),
+        ("public.ecr.aws/portal/worker:1", ["python", "-m", "worker_image"]),
+    ]
+
+
+def test_of_an_image_in_ecr_its_repository_may_be_read_and_no_other(own_images: Synthesized) -> None:
+    (role,) = (role for name, role in own_images.resources("AWS::IAM::Role") if name == "ExecutionRole")
+    statements = role["Policies"][0]["PolicyDocument"]["Statement"]
+    (pull,) = (each for each in statements if "ecr:BatchGetImage" in each["Action"])
+    assert pull["Resource"]["Fn::Join"][1][-1] == ":ecr:us-east-1:210987654321:repository/tools/worker"
+
+
+def test_deciders_know_a_pools_providers_and_bounds(own_images: Synthesized) -> None:
+    spot, public = _pools(own_images, "Intake")
+    assert spot["providers"] == {"FARGATE_SPOT": 3, "FARGATE": 1}
+    assert (public["min_workers"], public["max_attempts"], "providers" in public) == (1, 5, False)
+    assert spot["image"] != public["image"]
