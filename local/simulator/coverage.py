@@ -7,8 +7,20 @@ from collections.abc import Iterator
 from typing import Final
 
 from fleetcap import keys
-from fleetcap.model import Attempt, FailureClass, Holder, Job, JobStatus, Lease, Request, Slot, SlotId, SlotState
-from local.simulator.plan import Fault, Trouble
+from fleetcap.model import (
+    Attempt,
+    FailureClass,
+    Holder,
+    Job,
+    JobStatus,
+    Lease,
+    Request,
+    Reservation,
+    Slot,
+    SlotId,
+    SlotState,
+)
+from local.simulator.plan import Fault, Trouble, Word
 
 DECISIONS: Final = (
     "log admitted Attach",
@@ -28,6 +40,8 @@ DECISIONS: Final = (
     "log overdue",
     "log stop",
     "log alarm",
+    "log leave",
+    "log interrupted",
     "log ignore",
     "log claimed",
     "log job lost",
@@ -57,6 +71,7 @@ DELIVERIES: Final = (
 )
 UNREACHABLE: Final = {
     "refused retire: it exists": "slots are never deleted",
+    "refused unreserve: it exists": "nobody ends a reservation that he did not make",
     "refused release: no task is recorded": "ECS answers a token with a task or with failures, never with both",
     "log job lost": "only proof of its death takes a job from its worker, and then its beat is refused first",
 }
@@ -80,6 +95,12 @@ def operations() -> Iterator[keys.Write | keys.Put]:
     yield keys.release_write(lease, "", 0.0, "why", 1.0, "op")
     yield keys.missing_write(lease, 1.0)
     yield keys.retire_write(slot.id, True)
+    yield keys.leave_write(lease, "why")
+    yield keys.keep_write(lease, True)
+    yield keys.override_write("default", {"cap": 1}, 1, "op")
+    yield keys.widen_write("default", 2)
+    yield keys.reserve_write(Reservation("default", "name", 1, 0.0))
+    yield keys.unreserve_write("default", "name", 0.0)
     yield keys.put_write(job, None, "op")
     yield keys.put_write(job, job, "op")
     yield keys.claim_write(job, Holder(lease), 0.0, "op")
@@ -105,6 +126,7 @@ def expected() -> list[str]:
     written = dict.fromkeys(f"write {write.name}" for write in operations())
     refused = [f"refused {operation}: {clause}" for operation, clause in guards()]
     faults = [f"fault: {fault}" for fault in Fault] + [f"trouble: {trouble}" for trouble in Trouble]
+    faults += [f"word: {word}" for word in Word]
     branches = [*DECISIONS, *DELIVERIES, *written, *refused, *faults]
     return [branch for branch in branches if branch not in UNREACHABLE]
 

@@ -211,6 +211,27 @@ def test_an_override_says_nothing_of_what_it_does_not_name(world: World) -> None
     assert (after.warm_workers, after.budget_task_hours, after.version) == (2, 1.5, 2)
 
 
+def test_words_to_a_worker_are_for_its_lease_alone(world: World) -> None:
+    (slot,) = world.ready(1)
+    older = replace(slot.lease, generation=slot.generation - 1)
+    assert not world.table.leave(older, "why")
+    assert not world.table.keep(older, True)
+    empty = next(each for each in world.slots if not each.held)
+    assert not world.table.leave(empty.lease, "why")
+    assert not world.table.keep(empty.lease, True)
+    assert world.table.keep(slot.lease, True)
+    assert world.table.leave(slot.lease, "why")
+    assert [(each.keep, each.leave) for each in world.slots] == [(False, False), (False, True)]
+
+
+def test_banks_that_exist_are_never_forgotten(world: World) -> None:
+    world.table.widen("default", 3)
+    world.table.widen("default", 2)
+    assert world.table.override("default").banks == 3
+    world.say(cap=1)
+    assert world.table.override("default").banks == 3
+
+
 # --- large pools
 
 
@@ -254,6 +275,21 @@ def test_a_decision_reads_a_bounded_number_of_banks_and_a_tick_all(
     read.clear()
     assert len(small.fleet.look(small.pool, whole=True).slots) == 8
     assert read == [0, 1, 2, 3]
+
+
+def test_idle_workers_in_banks_that_were_not_read_are_taken_into_account(small: World) -> None:
+    small.cap = 8
+    small.queue(*"abcdefgh")
+    for _ in range(8):
+        small.tick()
+    for slot, key in zip(small.held, "abcdefgh", strict=True):
+        assert small.table.beat(slot.lease, slot.arn, True, small.clock.now()) is not None
+        assert jobs.cancel(small.table, small.clock, key, "it was for the worker only")
+    small.cap = 10
+    small.fleet.look(small.pool)  # makes the fifth bank
+    waiting = [job.as_queued for job in small.queue(*"klmno")]
+    small.fleet.scale(small.pool, waiting, most=5, near=SlotId("default", 8))
+    assert len(small.held) == 8
 
 
 def test_jobs_of_a_dead_worker_are_found_in_the_bank_of_its_slot(small: World) -> None:
@@ -452,6 +488,18 @@ def test_a_launch_that_spot_refuses_goes_on_demand_in_the_same_decision(world: W
     world.fleet.scale(world.pool, [job.as_queued for job in queued], most=2)
     assert [slot.provider for slot in world.held] == [ON_DEMAND, ON_DEMAND]
     assert [json.loads(slot.launch).get("launchType") for slot in world.held] == ["FARGATE", "FARGATE"]
+    providers = Providers(world.pool, world.slots, world.clock.now())
+    assert {name: each.strikes for name, each in providers.backoffs.items()} == {SPOT: 1, ON_DEMAND: 0}
+
+
+def test_a_worker_on_demand_does_not_mean_that_spot_can_be_had(world: World) -> None:
+    world.knobs = {"providers": {SPOT: 1}}
+    world.tasks.answers = [NotStarted("Capacity is unavailable at this time")]
+    (job,) = world.queue("a")
+    world.fleet.scale(world.pool, [job.as_queued], most=1)
+    (slot,) = world.held
+    world.clock.sleep(1)
+    assert world.table.beat(slot.lease, slot.arn, True, world.clock.now()) is not None
     providers = Providers(world.pool, world.slots, world.clock.now())
     assert {name: each.strikes for name, each in providers.backoffs.items()} == {SPOT: 1, ON_DEMAND: 0}
 

@@ -132,10 +132,17 @@ class Stage:
 
 @contextmanager
 def staged(
-    folder: Path, caps: Mapping[str, int], settings: Mapping[str, object] | None = None, **knobs: object
+    folder: Path,
+    caps: Mapping[str, int | Mapping[str, object]],
+    settings: Mapping[str, object] | None = None,
+    **knobs: object,
 ) -> Iterator[Stage]:
-    """A cloud of its own with these pools, deployed. `settings` are the deployment's, `knobs` every pool's."""
-    pools = [{"name": name, "cap": cap, **knobs} for name, cap in caps.items()]
+    """A cloud of its own with these pools, deployed: by cap, or by all their own knobs.
+
+    `settings` are the deployment's, `knobs` every pool's.
+    """
+    own = {name: {"cap": cap} if isinstance(cap, int) else cap for name, cap in caps.items()}
+    pools = [{"name": name, **knobs, **pool} for name, pool in own.items()]
     config = {"pools": pools, "intake_batch_size": 1, **(settings or {})}
     with Cloud(folder / "state", cold_start_s=0.5) as cloud:
         synth = Synth(config, cloud.environment())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
+from typing import Final
 
 import psutil
 import pysam
@@ -10,13 +12,19 @@ import pytest
 
 from fleetcap.adapters.cache import S3Cache
 from fleetcap.catalog import artifact_keys
-from fleetcap.model import FailureClass, Job, JobStatus
+from fleetcap.decide.capacity import ON_DEMAND, SPOT, Providers
+from fleetcap.model import FailureClass, Job, JobStatus, Pool, Slot
 from local.samples import make_bam
 from tests.e2e.conftest import Stage, staged
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(300)]
 
-CAPS = {"life": 1, "no-capacity": 1, "image": 1}
+CAPS: Final[dict[str, int | Mapping[str, object]]] = {
+    "life": 1,
+    "no-capacity": 1,
+    "image": 1,
+    "spot": {"cap": 2, "capacity": ["FARGATE_SPOT"]},
+}
 DEADLINE_S = 15
 
 
@@ -50,6 +58,45 @@ def test_a_committed_stage_is_not_run_again_although_its_author_died_before_it_k
     assert attempt.task == slot.arn.rpartition("/")[2] != job.task
     assert job.artifacts == artifact_keys(key, "sam")
     stage.client.calm()
+
+
+def test_a_pool_on_spot_goes_on_demand_while_spot_is_refused_and_replaces_what_is_interrupted(stage: Stage) -> None:
+    stage.client.fault("no-capacity", pool="spot", times=1, text=SPOT)
+    [first] = stage.until_ended(stage.send("spot", "first"))
+    assert (first.status, first.attempt) == (JobStatus.COMPLETED, 1)
+    assert _providers(stage) == [ON_DEMAND]
+    stage.drain("spot")
+    stage.until(lambda: _room_on_spot(stage), "Spot may be tried again")
+
+    [source] = stage.sources(1)
+    key = "spot/interrupted"
+    message = {"source": source, "processor": "command", "workflow_key": key, "pool": "spot"}
+    stage.client.send([message | {"params": {"program": "sleep", "arguments": "8"}}])
+    _, slot = stage.running(key)
+    assert slot.provider == SPOT
+    stage.client.act("spot", slot.arn)
+
+    stage.until(
+        lambda: (seen := stage.client.table.slot(slot.id)) and (seen.leave or seen.lease != slot.lease), "warned"
+    )
+    [job] = stage.until_ended([key])
+    assert (job.status, job.attempt) == (JobStatus.COMPLETED, 2)
+    assert [attempt.failure for attempt in job.history] == [FailureClass.INTERRUPTED]
+    assert stage.lines("TaskStateFunctionName", "interrupted")
+
+
+def _warned(stage: Stage, slot: Slot) -> bool:
+    seen = stage.client.table.slot(slot.id)
+    return seen is not None and (seen.leave or seen.lease != slot.lease)
+
+
+def _providers(stage: Stage) -> list[str]:
+    return [slot.provider for slot in stage.client.table.slots("spot") if slot.held]
+
+
+def _room_on_spot(stage: Stage) -> bool:
+    pool = Pool("spot", 2, providers={SPOT: 1})
+    return Providers(pool, stage.client.table.slots("spot"), time.time()).take() == SPOT
 
 
 def test_an_attempt_that_takes_too_long_dies_with_all_that_it_started(stage: Stage) -> None:

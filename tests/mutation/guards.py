@@ -17,6 +17,9 @@ CAPACITY: Final = "lambdas/fleetcap/decide/capacity.py"
 LAUNCH: Final = "lambdas/fleetcap/decide/launch.py"
 RECOVER: Final = "lambdas/fleetcap/decide/recover.py"
 RETRY: Final = "lambdas/fleetcap/decide/retry.py"
+STANDBY: Final = "lambdas/fleetcap/decide/standby.py"
+BUDGET: Final = "lambdas/fleetcap/decide/budget.py"
+POOLS: Final = "lambdas/fleetcap/pools.py"
 DEADLINES: Final = "lambdas/fleetcap/decide/deadlines.py"
 CONTROL_TABLE: Final = "lambdas/fleetcap/adapters/control_table.py"
 DYNAMO: Final = "lambdas/fleetcap/adapters/dynamo.py"
@@ -55,6 +58,16 @@ def _in_missing(name: str, left: str) -> Guard:
     return Guard(f"missing: {name}", 0, KEYS, condition, f"{left},\n")
 
 
+def _in_leave(name: str, left: str) -> Guard:
+    condition = 'at_generation(lease.generation) & SLOT_HELD, sets, ("keep",))'
+    return Guard(f"leave: {name}", 0, KEYS, condition, f'{left}, sets, ("keep",))')
+
+
+def _in_keep(name: str, left: str) -> Guard:
+    condition = 'condition = at_generation(lease.generation) & SLOT_HELD\n    return Write("keep"'
+    return Guard(f"keep: {name}", 0, KEYS, condition, f'condition = {left}\n    return Write("keep"')
+
+
 def _in_put(name: str, left: str) -> Guard:
     condition = "run_ended(replacing.run) if replacing else ABSENT)"
     return Guard(f"put: {name}", 0, KEYS, condition, f"{left})")
@@ -69,8 +82,8 @@ CLAUSES: Final = (
         "create: it does not exist",
         0,
         KEYS,
-        'return Put("create", slot_item(slot, now), ABSENT)',
-        f'return Put("create", slot_item(slot, now), {ANYTHING})',
+        'return Put("create", slot_item(slot, now) | mark, ABSENT)',
+        f'return Put("create", slot_item(slot, now) | mark, {ANYTHING})',
     ),
     _in_lease("the slot is empty", "at_generation(slot.generation) & SLOT_STAYS,"),
     _in_lease("the generation is as read", "SLOT_EMPTY & SLOT_STAYS,"),
@@ -97,6 +110,33 @@ CLAUSES: Final = (
         KEYS,
         'EXISTS: Final = Condition("it exists", f"attribute_exists(#{TABLE_PK})")',
         f"EXISTS: Final = {ANYTHING}",
+    ),
+    Guard(
+        "retire: no newer cap has marked it",
+        15,
+        KEYS,
+        "EXISTS & no_newer_cap(version), sets,",
+        "EXISTS, sets,",
+    ),
+    _in_leave("the generation is as read", "SLOT_HELD"),
+    _in_leave("the slot is held", "at_generation(lease.generation)"),
+    _in_keep("the generation is as read", "SLOT_HELD"),
+    _in_keep("the slot is held", "at_generation(lease.generation)"),
+    Guard("override: the version is as read", 0, KEYS, "        at_version(version),\n", f"        {ANYTHING},\n"),
+    Guard(
+        "widen: fewer banks are known",
+        0,
+        KEYS,
+        "override_key(pool), fewer, {",
+        f"override_key(pool), {ANYTHING}, {{",
+    ),
+    Guard("reserve: it does not exist", 0, KEYS, 'Put("reserve", item, ABSENT)', f'Put("reserve", item, {ANYTHING})'),
+    Guard(
+        "unreserve: it exists",
+        0,
+        KEYS,
+        'reservation_key(pool, name), EXISTS, {"until"',
+        f'reservation_key(pool, name), {ANYTHING}, {{"until"',
     ),
     _in_put("it does not exist", f"run_ended(replacing.run) if replacing else {ANYTHING}"),
     _in_put("the run as read has ended", f"{ANYTHING} if replacing else ABSENT"),
@@ -619,15 +659,15 @@ RULES: Final = (
         "rule 15: the tick marks the slots above the cap",
         15,
         TICK,
-        "        fleet.table.retire(mark.slot, mark.retire)",
+        "        fleet.table.retire(mark.slot, mark.retire, mark.version)",
         "        pass",
     ),
     Guard(
         "rule 15: a raised cap takes the marks back",
         15,
         RECOVER,
-        "for s in slots if s.retire != (s.id.number >= pool.cap)]",
-        "for s in slots if not s.retire and s.id.number >= pool.cap]",
+        "for slot in slots if slot.retire != (slot.id.number >= pool.cap)]",
+        "for slot in slots if not slot.retire and slot.id.number >= pool.cap]",
     ),
     Guard(
         "rule 15: a worker on a retiring slot takes no job",
@@ -640,8 +680,8 @@ RULES: Final = (
         "rule 15: a mark outlives the release",
         15,
         KEYS,
-        '("arn", "launch", "for_job", "leased_at", "launched_at", "seen_at", "missing_since", "leave"),',
-        '("arn", "launch", "for_job", "leased_at", "launched_at", "seen_at", "missing_since", "leave", "retire"),',
+        "        _OF_A_LEASE,\n",
+        '        (*_OF_A_LEASE, "retire"),\n',
     ),
     Guard(
         "rule 16: a task that never beat is not replaced at once",
@@ -823,6 +863,86 @@ OWN: Final = (
         WORKER,
         "elif elapsed_s > lane.job.request.timeout_s:",
         "elif False:",
+    ),
+    Guard(
+        "rule 15: slots that a decider of the old cap may still make are there with their mark",
+        15,
+        POOLS,
+        "        if slot_id not in standing:",
+        "        if False and slot_id not in standing:",
+    ),
+    Guard(
+        "capacity: in a pool that is not open nobody launches",
+        0,
+        CAPACITY,
+        "if pool.mode is not Mode.OPEN:",
+        "if False:",
+    ),
+    Guard(
+        "capacity: the budget of a day is kept", 0, CAPACITY, "if 0 < pool.budget_task_hours <= spent_h:", "if False:"
+    ),
+    Guard(
+        "capacity: a failure is that of its provider",
+        16,
+        CAPACITY,
+        "failed_at=slot.failed_at if (slot.failed_with or ON_DEMAND) == provider else 0.0,",
+        "failed_at=slot.failed_at,",
+    ),
+    Guard(
+        "capacity: a worker speaks for its provider",
+        16,
+        CAPACITY,
+        "ready_at=slot.ready_at if (slot.ready_with or ON_DEMAND) == provider else 0.0,",
+        "ready_at=slot.ready_at,",
+    ),
+    Guard(
+        "capacity: what was not read is estimated from what was",
+        0,
+        CAPACITY,
+        "self.ready = round(self.ready / view.share)",
+        "self.ready = self.ready",
+    ),
+    Guard(
+        "budget: what a slot was held for outlives its lease",
+        0,
+        FLEET,
+        "use = budget.use(slot, self.clock.now())",
+        "use = None",
+    ),
+    Guard(
+        "standby: a worker that is to stay counts",
+        0,
+        CAPACITY,
+        'return leases + [LeaseFor("")] * min(room - len(leases), _short_of(view, lanes, len(leases)))',
+        "return leases",
+    ),
+    Guard(
+        "standby: an old image leaves only once a newer one has started",
+        0,
+        STANDBY,
+        "newest = max(ready, key=lambda slot: slot.launched_at, default=None)",
+        "newest = min(ready, key=lambda slot: slot.launched_at, default=None)",
+    ),
+    Guard(
+        "worker: nothing is claimed in a pool that is not open",
+        0,
+        WORKER,
+        "if ahead and not tried and self._table.override(self._pool.name).mode is not Mode.OPEN:",
+        "if False:",
+    ),
+    Guard(
+        "worker: one that is to stay does not leave for idleness",
+        0,
+        WORKER,
+        "stays = idle_s < self._settings.idle_exit_s or self._flags.keep",
+        "stays = idle_s < self._settings.idle_exit_s",
+    ),
+    Guard(
+        "task_state: a Spot warning takes the lanes out of account",
+        0,
+        TASK_STATE,
+        'asked = fleet.table.leave(lease, "Fargate Spot takes its capacity back")',
+        "asked = False",
     ),
     Guard(
         "intake: a message that could not be settled is reported back",
