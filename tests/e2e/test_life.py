@@ -71,7 +71,8 @@ def test_a_pool_on_spot_goes_on_demand_while_spot_is_refused_and_replaces_what_i
     [source] = stage.sources(1)
     key = "spot/interrupted"
     message = {"source": source, "processor": "command", "workflow_key": key, "pool": "spot"}
-    stage.client.send([message | {"params": {"program": "sleep", "arguments": "8"}}])
+    naps = "-c 'import time; time.sleep(8)' {source}"
+    stage.client.send([message | {"params": {"program": "python", "arguments": naps}}])
     _, slot = stage.running(key)
     assert slot.provider == SPOT
     stage.client.act("spot", slot.arn)
