@@ -3,7 +3,8 @@
 Fleetcap's figures are those of the production code in a world where nothing goes wrong. The others are a few lines each
 below, on the same clock, the same ECS and the same time for every call, cold start, end and event. What is not in that
 world: Lambda's cold starts, ECS's limit on launches (100 at once, 20 a second), and the spread of real cold starts,
-which would blur the bound. Where a figure had to be chosen between Fleetcap and another, the other has the better one.
+which would blur the bound. What does not follow from a policy is chosen in favour of the others: they know a job at the
+moment when it is sent, forget none, and write nothing down.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
+from operator import itemgetter
 from random import Random
 from statistics import fmean, quantiles
 from typing import Final, TypeVar
@@ -173,12 +175,11 @@ class _Measured(History):
 
 
 class _UsualCalls(Calls):
-    """Every call is answered."""
+    """A call takes as long as is usual at its port."""
 
     def call(self, port: str, what: object, effect: Callable[[], T], kinds: tuple[Fault, ...]) -> T:
-        self._history.calls += 1
-        self.process.pause(self._history.chance.random() * 2 * CALL_S[port])
-        return effect()
+        self._slowest_s = 2 * CALL_S[port]
+        return super().call(port, what, effect, kinds)
 
 
 class _RoundsClock(SimulatedClock):
@@ -189,3 +190,159 @@ class _RoundsClock(SimulatedClock):
             until_s = min(self.children.next_at - self._world.now, self._supervise_s)
             seconds *= max(1, ceil(until_s / seconds))
         self._process.pause(seconds, interruptible=True)
+
+
+# --- the others: a task per job
+
+
+class _TaskPerJob:
+    """What both have in common: a job's task begins it a cold start after its launch, and ends with it."""
+
+    name: str
+
+    def __init__(self, work: Workload) -> None:
+        self.work = work
+        self.world = World(tracing=False)
+        self.random = Random(work.seed ^ 0x5EED)
+        self.ecs = MemoryEcs(lambda: self.world.now, self._changed)
+        self.launches: list[int] = []
+        """Job by task, in the order of their numbers."""
+        self.spans: dict[int, Span] = {}
+        self._request = launch.request(Pool(POOL, work.cap, LAUNCH), Lease(SlotId(POOL, 0), 0), "LEASE")
+
+    def run(self) -> Figures:
+        """Until every job is done and every task has stopped."""
+        for number, job in enumerate(self.work.jobs):
+            self.world.at(BEGAN_AT + job.at, partial(self.arrives, number))
+        while not self.world.idle:
+            self.world.step()
+        spans = [self.spans[number] for number in range(len(self.work.jobs))]
+        return figures(self.name, self.work, spans, self.ecs.tasks.values())
+
+    def arrives(self, job: int) -> None:
+        """Somebody wants a job done."""
+        raise NotImplementedError
+
+    def stopped(self) -> None:
+        """EventBridge tells that a task has stopped."""
+
+    def call(self, then: Callable[[], None]) -> None:
+        """Ask ECS; `then` is when it takes effect."""
+        self.world.after(self.random.random() * 2 * CALL_S["ecs"], then)
+
+    def launch(self, job: int) -> None:
+        """RunTask takes effect."""
+        self.launches.append(job)
+        self.ecs.run(Lease(SlotId(POOL, 0), len(self.launches)), self._request)
+
+    def _changed(self, task: MemoryTask) -> None:
+        match task.status:
+            case Status.PROVISIONING:
+                self.world.after(self.work.cold_start_s, partial(self.ecs.advance, task, Status.RUNNING))
+            case Status.RUNNING:
+                self.world.after(self._duration_s(task), partial(self.ecs.advance, task, Status.DEPROVISIONING))
+            case Status.DEPROVISIONING:
+                ended_s = self.world.now - BEGAN_AT
+                self.spans[self.launches[task.number]] = Span(ended_s - self._duration_s(task), ended_s)
+                leaves_s = self.random.uniform(1.0, LEAVES_S)
+                self.world.after(leaves_s, partial(self.ecs.advance, task, Status.STOPPED))
+            case Status.STOPPED:
+                self.world.after(self.random.uniform(*TOLD_S), self.stopped)
+            case _:
+                raise ValueError(task.status)
+
+    def _duration_s(self, task: MemoryTask) -> float:
+        return self.work.jobs[self.launches[task.number]].duration_s
+
+
+class ExactTaskPerJob(_TaskPerJob):
+    """One decider that knows all: it launches as soon as it hears that a task has stopped, the oldest job first."""
+
+    name = "a task per job, exact cap"
+
+    def __init__(self, work: Workload) -> None:
+        super().__init__(work)
+        self._waiting: deque[int] = deque()
+        self._room = work.cap
+
+    def arrives(self, job: int) -> None:
+        self._waiting.append(job)
+        self._fill()
+
+    def stopped(self) -> None:
+        self._room += 1
+        self._fill()
+
+    def _fill(self) -> None:
+        while self._room and self._waiting:
+            self._room -= 1
+            self.call(partial(self.launch, self._waiting.popleft()))
+
+
+class Counting(_TaskPerJob):
+    """The older policy: several processes count ListTasks, which lags, and each what it launched itself of late.
+
+    A launch of its own that the list shows already counts twice; one of another process that it does not show yet
+    counts for nothing. A job that finds no room is weighed again two minutes later.
+    """
+
+    name = "counting ListTasks"
+
+    def __init__(self, work: Workload) -> None:
+        super().__init__(work)
+        self.live_at: list[tuple[float, int]] = [(0.0, 0)]
+        """How many tasks lived from when on."""
+        self._processes = [_ApiProcess(self) for _ in range(API_PROCESSES)]
+
+    def arrives(self, job: int) -> None:
+        self.random.choice(self._processes).weigh(job)
+
+    def listed(self) -> int:
+        """What ListTasks answers: all pages, of some seconds ago."""
+        as_of = self.world.now - self.random.uniform(*LIST_LAGS_S)
+        return self.live_at[bisect_right(self.live_at, as_of, key=itemgetter(0)) - 1][1]
+
+    def _changed(self, task: MemoryTask) -> None:
+        self.live_at.append((self.world.now, len(self.ecs.live)))
+        super()._changed(task)
+
+
+class _ApiProcess:
+    """One process of the portal: a lock makes it weigh one job after the other."""
+
+    def __init__(self, policy: Counting) -> None:
+        self._policy = policy
+        self._waiting: deque[int] = deque()
+        self._weighing = False
+        self._own: deque[float] = deque()
+
+    def weigh(self, job: int) -> None:
+        self._waiting.append(job)
+        if not self._weighing:
+            self._next()
+
+    def _next(self) -> None:
+        self._weighing = bool(self._waiting)
+        if self._weighing:
+            self._policy.call(self._decide)
+
+    def _decide(self) -> None:
+        """The list has been read."""
+        policy, world, job = self._policy, self._policy.world, self._waiting.popleft()
+        while self._own and self._own[0] <= world.now - OWN_LAUNCHES_S:
+            self._own.popleft()
+        if policy.listed() + len(self._own) < policy.work.cap:
+            self._own.append(world.now)
+            policy.call(partial(policy.launch, job))
+        else:
+            world.after(RETRY_S, partial(self.weigh, job))
+        self._next()
+
+
+POLICIES: Final[Mapping[str, Callable[[Workload], Figures]]] = {
+    "fleetcap": fleetcap,
+    "fleetcap-60": partial(fleetcap, idle_exit_s=60.0),
+    "task-per-job": lambda work: ExactTaskPerJob(work).run(),
+    "counting": lambda work: Counting(work).run(),
+}
+"""By the name that the command line takes."""
