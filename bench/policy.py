@@ -1,6 +1,6 @@
 """How good the policy is, in the simulator's virtual time: Fleetcap, a task per job, and counting ListTasks.
 
-`python -m bench.policy` takes some minutes and a GB of memory, nearly all for the day; `--day-jobs 5000` is quick.
+`python -m bench.policy` takes minutes and a GB of memory, nearly all for the day; `--day-jobs 5000` is quick.
 """
 
 from __future__ import annotations
