@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from bench.policy import app
 from local.fargate.tasks import Status
+from local.memory import items
 from local.memory.ecs import MemoryTask
 from local.simulator import policy
 from local.simulator.policy import POLICIES, Counting, ExactTaskPerJob, Figures, billed_s, fleetcap, peak
@@ -82,6 +83,12 @@ def test_a_worker_hears_of_its_jobs_end_only_when_it_comes_round(monkeypatch: py
     without_calls = fleetcap(work)
     assert (without_calls.makespan_s - found.bound_s) / len(work.jobs) == pytest.approx(0.15, abs=0.05)
     assert per_job_s > 0.15
+
+
+def test_what_a_reader_forgets_it_reads_again_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    remembering = fleetcap(bimodal(SEED, 20), idle_exit_s=60.0)
+    monkeypatch.setattr(items, "_REMEMBERED", 5)
+    assert fleetcap(bimodal(SEED, 20), idle_exit_s=60.0) == remembering
 
 
 # --- the others
