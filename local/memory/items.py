@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
@@ -13,6 +14,10 @@ Key = tuple[str, str]
 T = TypeVar("T")
 
 _PROJECTED: Final = (keys.TABLE_PK, keys.TABLE_SK, keys.OPEN_PK, keys.OPEN_RANK, *keys.OPEN_PROJECTION)
+
+
+_REMEMBERED: Final = 50_000
+"""How many items a reader keeps before it begins anew: a long history would keep every version of every item."""
 
 
 def remembering() -> Reader:
@@ -27,6 +32,8 @@ def _remembered(read: Callable[[keys.Item], T]) -> Callable[[keys.Item], T]:
     def remembered(item: keys.Item) -> T:
         found = known.get(id(item))
         if found is None:
+            if len(known) >= _REMEMBERED:
+                known.clear()
             found = known[id(item)] = item, read(item)  # the item is kept too, so that its id stays its own
         return found[1]
 
@@ -38,7 +45,7 @@ class MemoryItems:
 
     def __init__(self) -> None:
         self._partitions: dict[str, dict[str, keys.Item]] = {}
-        self._open: dict[str, dict[Key, keys.Item]] = {}
+        self._open: dict[str, _Ranked] = {}
 
     def get(self, key: Mapping[str, str]) -> keys.Item | None:
         return self._partitions.get(key[keys.TABLE_PK], {}).get(key[keys.TABLE_SK])
@@ -49,9 +56,8 @@ class MemoryItems:
 
     def open(self, pk: str, page: int) -> list[keys.Item]:
         """As far as a decision may read, at once: pages make no other difference in memory."""
-        entries = self._open.get(pk, {})
-        readable = limits.PAGES_MAX * min(page, limits.OPEN_PAGE_ITEMS)
-        return sorted(entries.values(), key=_by_rank)[:readable] if len(entries) > 1 else list(entries.values())
+        ranked = self._open.get(pk)
+        return ranked.entries[: limits.PAGES_MAX * min(page, limits.OPEN_PAGE_ITEMS)] if ranked else []
 
     def update(self, write: keys.Write) -> Reply:
         standing = self.get(write.key)
@@ -85,10 +91,28 @@ class MemoryItems:
     def _index(self, key: Key, standing: keys.Item | None, item: keys.Item) -> None:
         """Bring the index to what the write made of an item that is, or was, in it. Here at once; AWS lags."""
         if standing and (old := standing.get(keys.OPEN_PK)) in self._open:
-            self._open[old].pop(key, None)
+            self._open[old].pop(key)
         if new := item.get(keys.OPEN_PK):
-            self._open.setdefault(new, {})[key] = {name: item[name] for name in _PROJECTED if name in item}
+            self._open.setdefault(new, _Ranked()).put(key, {name: item[name] for name in _PROJECTED if name in item})
 
 
-def _by_rank(entry: keys.Item) -> tuple[str, str]:
-    return entry[keys.OPEN_RANK], entry[keys.TABLE_PK]
+class _Ranked:
+    """A partition of the index, in its order at any time: a long queue is read far too often to be sorted each time."""
+
+    def __init__(self) -> None:
+        self.entries: list[keys.Item] = []
+        self._order: list[tuple[str, Key]] = []
+        self._ranks: dict[Key, str] = {}
+
+    def put(self, key: Key, entry: keys.Item) -> None:
+        self.pop(key)
+        rank = self._ranks[key] = entry[keys.OPEN_RANK]
+        place = bisect_left(self._order, (rank, key))
+        self._order.insert(place, (rank, key))
+        self.entries.insert(place, entry)
+
+    def pop(self, key: Key) -> None:
+        """Take the entry out, if it is there."""
+        if (rank := self._ranks.pop(key, None)) is not None:
+            place = bisect_left(self._order, (rank, key))
+            del self._order[place], self.entries[place]

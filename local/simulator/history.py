@@ -70,6 +70,9 @@ JOB_TIMEOUT_S: Final = 60
 LEAVES_S: Final = 15.0
 """How long a task takes from its end to STOPPED. A job that arrives meanwhile counts on a worker that is leaving."""
 
+TOLD_S: Final = (0.3, 3.0)
+"""How soon EventBridge tells of a task's new state, at least and at most."""
+
 LIKELY: Final = {READS: 0.4, WRITES: 1.0, TABLE_WRITES: 1.0, RUN_TASK: 5.0, DESCRIBE: 5.0}
 """How likely a call goes wrong, next to a write of the table: there are many reads, and few launches."""
 
@@ -473,7 +476,7 @@ class History:
             if self.under_way[Trouble.START_FAILS]:
                 world.after(random.uniform(1.0, 30.0), partial(self._fail_to_start, task))
             else:
-                world.after(self.plan.cold_start_s * random.uniform(0.7, 1.3), partial(self._start, task))
+                world.after(self.cold_start_s(), partial(self._start, task))
         elif task.status is Status.PROVISIONING:
             world.after(random.uniform(1.0, 5.0), partial(self._stop_for_good, task))
         elif task.status is Status.DEPROVISIONING:
@@ -486,6 +489,10 @@ class History:
             world.log(worker.name, "SIGTERM", task.reason)
             worker.signal()
             world.after(limits.STOP_TIMEOUT_S, worker.kill)
+
+    def cold_start_s(self) -> float:
+        """How long the next task takes from RunTask to its worker's first step."""
+        return self.plan.cold_start_s * self.random.uniform(0.7, 1.3)
 
     def _fail_to_start(self, task: MemoryTask) -> None:
         self.ecs.stopping(task, "TaskFailedToStart", "CannotPullContainerError")
@@ -511,7 +518,7 @@ class History:
 
     def _work(self, lease: Lease, arn: str, process: Process) -> None:
         plan = self.plan
-        clock = SimulatedClock(process, self.random, plan.supervise_s)
+        clock = self.clock_of(process)
         clock.children = SimulatedChildren(self.truth, process, self.random, self.jobs)
         settings = Settings(
             pool=POOL,
@@ -524,6 +531,10 @@ class History:
         table = self.table_of(process)
         log = partial(self._hear_log, process)
         Loop(lease, arn, settings, table, clock.children, clock, log, lambda: process.draining).run()
+
+    def clock_of(self, process: Process) -> SimulatedClock:
+        """The clock of a worker."""
+        return SimulatedClock(process, self.random, self.plan.supervise_s)
 
     def _worker_ended(self, task: MemoryTask, returned: bool) -> None:
         process = self.workers[task.arn]
@@ -541,7 +552,7 @@ class History:
         if self.under_way[Trouble.NO_EVENTS] or self.under_way[Trouble.BLACKOUT]:
             seen["trouble: an event was lost"] += 1
             return
-        late_s = random.uniform(0.3, 3.0)
+        late_s = random.uniform(*TOLD_S)
         if self.under_way[Trouble.EVENTS_LATE]:
             late_s = random.uniform(0.0, self._events_late_s)
             seen["trouble: an event was late"] += 1

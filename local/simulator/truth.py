@@ -59,6 +59,8 @@ class Run:
 
     number: int
     put_at: float
+    began_at: float = 0.0
+    """When its last attempt's process was started."""
     ended_at: float = 0.0
     status: JobStatus = JobStatus.QUEUED
 
@@ -345,6 +347,7 @@ class Truth:
         others.append(child)
         if owner := self.owners.get(key):
             owner.began = True
+            self.runs[key][-1].began_at = self.world.now
 
     def left(self, author: Process) -> None:
         """A worker leaves of its own will."""
