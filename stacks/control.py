@@ -214,6 +214,7 @@ class Control(Stack):
             "name": pool.name,
             "cap": pool.cap,
             **{setting: getattr(pool, setting) for setting in POOL_POLICY},
+            **({"fair_shares": True, "tenant_weights": pool.weights} if pool.fair_shares else {}),
             "launch": {
                 "cluster": worker.cluster.cluster_arn,
                 "taskDefinition": worker.families[pool.name],

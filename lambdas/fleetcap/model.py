@@ -111,7 +111,8 @@ class Pool:
     """A class of workers: one task definition, one cap, one policy. `launch` holds RunTask's parameters, as sent.
 
     `dispatch_deadline_s` bounds the wait for capacity that does not come, `waiting_limit_s` any wait; 0: unbounded.
-    `active_jobs_max` is the number of active jobs from which on new ones are refused; 0: none are.
+    `active_jobs_max` is the number of active jobs from which on new ones are refused; 0: none are. With `fair_shares`
+    tenants of equal priority share the pool by `tenant_weights`, 1 where one has none; else jobs go by age.
     """
 
     name: str
@@ -122,6 +123,8 @@ class Pool:
     dispatch_deadline_s: float = limits.DISPATCH_DEADLINE_S
     waiting_limit_s: float = 0.0
     active_jobs_max: int = 0
+    fair_shares: bool = False
+    tenant_weights: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,7 @@ class Submission:
     sent_at: float
     force: bool = False
     correlation_id: str = ""
+    tenant: str = ""
 
 
 @dataclass(frozen=True)
@@ -226,6 +230,7 @@ class Job:
     changes: int = 0
     since: float = 0.0
     correlation_id: str = ""
+    tenant: str = ""
     task: str = ""
     cancel: str = ""
     history: tuple[Attempt, ...] = ()

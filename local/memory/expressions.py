@@ -11,7 +11,7 @@ from fleetcap import keys
 
 Test = Callable[[keys.Item, Mapping[str, Any]], bool]
 
-_WORD: Final = re.compile(r"\s*(attribute_exists|attribute_not_exists|AND|OR|IN|<>|=|[(),]|#\w+|:\w+)")
+_WORD: Final = re.compile(r"\s*(attribute_exists|attribute_not_exists|AND|OR|IN|<>|<|=|[(),]|#\w+|:\w+)")
 
 
 def holds(condition: keys.Condition, item: keys.Item, values: Mapping[str, Any]) -> bool:
@@ -79,14 +79,17 @@ class _Reader:
         return self._comparison(self._name(word))
 
     def _comparison(self, name: str) -> Test:
-        """An absent attribute equals nothing; `<>` holds for it, as in DynamoDB."""
-        match self._next("=", "<>", "IN"):
+        """An absent attribute equals nothing and is less than nothing; `<>` holds for it, as in DynamoDB."""
+        match self._next("=", "<>", "<", "IN"):
             case "=":
                 value = self._value()
                 return lambda item, values: name in item and item[name] == values[value]
             case "<>":
                 value = self._value()
                 return lambda item, values: name not in item or item[name] != values[value]
+            case "<":
+                value = self._value()
+                return lambda item, values: name in item and item[name] < values[value]
             case _:
                 self._next("(")
                 listed = [self._value()]

@@ -47,11 +47,13 @@ class MemoryItems:
         found = self._partitions.get(pk, {})
         return [found[sk] for sk in sorted(found)]
 
-    def open(self, pk: str, page: int) -> list[keys.Item]:
+    def open(self, pk: str, page: int, since: str = "") -> list[keys.Item]:
         """As far as a decision may read, at once: pages make no other difference in memory."""
-        entries = self._open.get(pk, {})
+        entries = list(self._open.get(pk, {}).values())
+        if since:
+            entries = [entry for entry in entries if entry[keys.OPEN_RANK] >= since]
         readable = limits.PAGES_MAX * min(page, limits.OPEN_PAGE_ITEMS)
-        return sorted(entries.values(), key=_by_rank)[:readable] if len(entries) > 1 else list(entries.values())
+        return sorted(entries, key=_by_rank)[:readable] if len(entries) > 1 else entries
 
     def update(self, write: keys.Write) -> Reply:
         standing = self.get(write.key)
@@ -60,6 +62,8 @@ class MemoryItems:
         item: dict[str, Any] = {**(standing or write.key), **write.sets}
         if write.add_strike:
             item["strikes"] = item.get("strikes", 0) + 1
+        for name, amount in write.adds.items():
+            item[name] += amount
         for name in write.removes:
             item.pop(name, None)
         return self._stored(write.key, standing, item)

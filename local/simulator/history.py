@@ -261,6 +261,8 @@ class History:
             dispatch_deadline_s=plan.dispatch_deadline_s,
             waiting_limit_s=plan.waiting_limit_s,
             active_jobs_max=plan.active_jobs_max,
+            fair_shares=plan.fair_shares,
+            tenant_weights=plan.tenant_weights,
         )
         return Fleet(
             {POOL: pool},
@@ -332,6 +334,7 @@ class History:
         """The message as SQS hands it to a function, sent now."""
         sent_at, job = self.world.now, message.job
         body: dict[str, Any] = {"source": "s3://bucket/file.bam", "priority": message.priority}
+        body |= {"tenant": message.tenant} if message.tenant else {}
         if job:
             body |= {"workflow_key": job.key, "max_attempts": job.max_attempts}
             if "hangs" in job.attempts:
