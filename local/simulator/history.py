@@ -88,6 +88,8 @@ class Result:
     calls: int = 0
     faults: int = 0
     seconds: float = 0.0
+    claims: list[tuple[float, str]] = field(default_factory=list)
+    """Every claim in order: seconds since the start, and the job's key."""
 
 
 def run(plan: Plan, tracing: bool = False) -> Result:
@@ -110,6 +112,7 @@ def run(plan: Plan, tracing: bool = False) -> Result:
         history.calls,
         history.faults,
         world.now - BEGAN_AT,
+        truth.claims,
     )
     history.forget()
     return result
