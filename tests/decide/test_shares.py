@@ -1,4 +1,4 @@
-"""Tags: whoever has jobs waiting is served by its weight, whatever went before and however late a view of the queue is."""
+"""Tags: whoever has jobs waiting is served by its weight, whatever went before and however late a view is."""
 
 from __future__ import annotations
 
