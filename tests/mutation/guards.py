@@ -237,6 +237,20 @@ CLAUSES: Final = (
         {":running": JobStatus.RUNNING.value, ":run": job.run, ":attempt": job.attempt},""",
         '"#status = :running AND #run = :run", {":running": JobStatus.RUNNING.value, ":run": job.run},',
     ),
+    Guard(
+        "draw: it exists",
+        0,
+        KEYS,
+        'return Write("draw", key, EXISTS, sets, adds={"drawn": cost})',
+        f'return Write("draw", key, {ANYTHING}, sets, adds={{"drawn": cost}})',
+    ),
+    Guard(
+        "draw: it has drawn nothing beyond",
+        0,
+        KEYS,
+        'return Write("draw", key, drawn_before(at), {**sets, "drawn": at + cost})',
+        f'return Write("draw", key, {ANYTHING}, {{**sets, "drawn": at + cost}})',
+    ),
 )
 
 
