@@ -920,6 +920,7 @@ def test_tags_begin_at_the_clock_and_go_on_by_the_tenants_step(table: ControlTab
         "a": [CLOCK + 3 * STEP],
     }
     assert one(table, shared, "b", NOW + 99) == CLOCK + STEP
+    assert one(table, shared, "a", NOW + 99) == CLOCK + 4 * STEP
 
 
 def test_priorities_and_pools_do_not_see_each_others_tags(table: ControlTable, shared: Pool) -> None:
@@ -929,6 +930,11 @@ def test_priorities_and_pools_do_not_see_each_others_tags(table: ControlTable, s
     assert one(table, shared, "a", NOW + 60, priority=9) == CLOCK + 60_000 * STEP
     assert one(table, shared, "c", NOW + 60, priority=4) == CLOCK + 4
     assert one(table, other, "a", NOW + 90) == CLOCK + 90_000 * STEP
+
+
+def test_a_priority_in_which_nobody_waits_has_come_to_a_place_of_its_own(table: ControlTable, shared: Pool) -> None:
+    put_all(table, tagged(shared, "low", CLOCK + 4, priority=0))
+    assert one(table, shared, "a", NOW + 60) == CLOCK + 60_000 * STEP
 
 
 def test_a_tenant_that_was_away_begins_at_the_head_of_the_queue(table: ControlTable, shared: Pool) -> None:

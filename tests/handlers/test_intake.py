@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
 
 from fleetcap import keys, limits
+from fleetcap.adapters.control_table import Reply
 from fleetcap.catalog import artifact_keys
 from fleetcap.fleet import Fleet
 from fleetcap.model import Doubt, Holder, Job, JobStatus, Lease, NotStarted, SlotId, SlotState, Unanswered
@@ -352,6 +355,10 @@ class Writes:
     def of(self, name: str) -> int:
         return self.made.count(name)
 
+    def note(self, write: Callable[[Any], Reply], what: Any) -> Reply:
+        self.made.append(what.name)
+        return write(what)
+
 
 @pytest.fixture
 def shared(intake: Intake, fleet: Fleet) -> Intake:
@@ -366,7 +373,7 @@ def writes(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Writes:
     items = fleet.table._items  # type: ignore[attr-defined]
     for kind in ("update", "put"):
         write = getattr(items, kind)
-        monkeypatch.setattr(items, kind, lambda what, write=write: (seen.made.append(what.name), write(what))[1])
+        monkeypatch.setattr(items, kind, partial(seen.note, write))
     return seen
 
 
@@ -450,8 +457,7 @@ def test_a_message_joins_what_its_neighbour_of_the_same_key_begins(
 def test_a_message_whose_neighbour_of_the_same_key_came_to_nothing_draws_for_itself(
     shared: Intake, fleet: Fleet, clock: HandClock, writes: Writes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put, refused = fleet.table.put, iter([TimeoutError("no answer")])
-    monkeypatch.setattr(fleet.table, "put", lambda *args: _raise(next(refused, None)) or put(*args))
+    monkeypatch.setattr(fleet.table, "put", failing_once(fleet.table.put))
     answer = shared.handle(batch(clock, message("a", tenant="a"), message("a", tenant="a")))
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
     assert (writes.of("put"), writes.of("draw")) == (1, 2)
@@ -460,8 +466,7 @@ def test_a_message_whose_neighbour_of_the_same_key_came_to_nothing_draws_for_its
 def test_where_a_draw_has_no_answer_each_message_draws_for_itself(
     shared: Intake, fleet: Fleet, clock: HandClock, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw, lost = fleet.table.draw, iter([TimeoutError("no answer")])
-    monkeypatch.setattr(fleet.table, "draw", lambda *args: _raise(next(lost, None)) or draw(*args))
+    monkeypatch.setattr(fleet.table, "draw", failing_once(fleet.table.draw))
     assert shared.handle(batch(clock, *of("a", 2))) == {"batchItemFailures": []}
     assert len(lines.of("no tags")) == 1
     tags = [keys.tag_of(job.rank) for n in range(2) if (job := fleet.table.job(f"a{n}"))]
@@ -479,6 +484,13 @@ def test_a_forced_run_is_in_its_tenants_order_like_any_other(
     assert (job.run, job.tenant, keys.tag_of(job.rank)[1]) == (2, "b", True)
 
 
-def _raise(error: Exception | None) -> None:
-    if error:
-        raise error
+def failing_once(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, which has no answer the first time."""
+    failures = [TimeoutError("no answer")]
+
+    def called(*arguments: object) -> Any:
+        if failures:
+            raise failures.pop()
+        return call(*arguments)
+
+    return called

@@ -886,7 +886,7 @@ OWN: Final = (
         0,
         KEYS,
         "    if drawn >= at:\n",
-        "    if drawn > at + cost:\n",
+        "    if False:\n",
     ),
     Guard(
         "task_state: an event that could not be settled is reported back",

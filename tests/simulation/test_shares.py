@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from random import Random
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pytest
 
@@ -20,7 +21,8 @@ SETTLED: Final = 100
 index, and each begins behind what the others have drawn: who came first is ahead by that much, once."""
 
 
-class Burst(NamedTuple):
+@dataclass(frozen=True)
+class Burst:
     """So many messages of a tenant, evenly from `at` seconds on."""
 
     tenant: str
