@@ -79,6 +79,7 @@ def record(job: Job) -> dict[str, Any]:
         "task": job.task,
         "holder": str(job.holder or ""),
         "correlation_id": job.correlation_id,
+        "tenant": job.tenant,
         **{name: request[name] for name in ("source", "processor", "md5", "params", "max_attempts", "timeout_s")},
         "artifacts": list(job.artifacts),
         "history": [
@@ -171,6 +172,7 @@ def _facts(job: Job, now: float) -> list[tuple[str, str | Text]]:
         ("cancel", "" if job.ended else job.cancel),
         ("task", job.task),
         ("correlation", job.correlation_id),
+        ("tenant", job.tenant),
     ]
     return [(name, value) for name, value in rows if str(value)]
 

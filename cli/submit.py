@@ -45,6 +45,7 @@ def submit(
     processor: Annotated[str | None, typer.Option(help="What to do with them; derived from the name.")] = None,
     pool: Annotated[str | None, typer.Option(help="Which workers run them.")] = None,
     priority: Annotated[int | None, typer.Option(help="9 goes first, 0 last.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Whose jobs they are.")] = None,
     key: Annotated[str | None, typer.Option(help="The workflow key of a single source; derived without it.")] = None,
     md5: Annotated[str | None, typer.Option(help="The MD5 of a single source, checked before it is used.")] = None,
     param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting of the processor.")] = None,
@@ -60,6 +61,7 @@ def submit(
         "processor": processor,
         "pool": pool,
         "priority": priority,
+        "tenant": tenant,
         "workflow_key": key,
         "md5": md5,
     }

@@ -26,6 +26,8 @@ SOURCE_HOSTS_MAX_CHARS: Final = 500
 
 PROCESSORS_MAX_CHARS: Final = 750
 """The same room: what this many pools less than the most leave of it may be taken by declarations of processors."""
+TENANT_WEIGHTS_MAX_CHARS: Final = 200
+"""The same room: what the weights of all pools may take of it besides."""
 
 GIB_MIB: Final = 1_024
 FARGATE_MEMORY_MIB: Final[Mapping[int, Sequence[int]]] = MappingProxyType(
@@ -75,6 +77,7 @@ BUCKET: Final = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 ADDRESS: Final = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
 """A host that ends in a number is an IP address, in whichever of its many spellings; no name does."""
 OWNER: Final = re.compile(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])=([0-9]{12})")
+WEIGHT: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,31})=([1-9][0-9]*)")
 KMS_KEY: Final = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
 SUFFIX: Final = re.compile(r"(\.[a-z0-9_-]{1,32}){1,4}")
 KIND: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
@@ -113,6 +116,8 @@ class PoolConfig:
     assign_public_ip: bool = True
     jobs_per_worker: int = 1
     active_jobs_max: int = 0
+    fair_shares: bool = False
+    tenant_weights: tuple[str, ...] = ()
     dispatch_deadline_s: int = limits.DISPATCH_DEADLINE_S
     waiting_limit_s: int = 0
     job_timeout_s: int = limits.JOB_TIMEOUT_S
@@ -136,6 +141,11 @@ class PoolConfig:
             return {}
         named = (entry.partition("=") for entry in self.capacity)
         return {provider: int(weight or 1) for provider, _, weight in named}
+
+    @property
+    def weights(self) -> dict[str, int]:
+        """What each tenant weighs that does not weigh 1."""
+        return {tenant: int(weight) for tenant, _, weight in (entry.partition("=") for entry in self.tenant_weights)}
 
 
 @dataclass(frozen=True)
@@ -313,6 +323,13 @@ def _refusals(config: Config) -> Iterator[str]:
         yield from _worker_count_refusals(pool)
         yield from _worker_size_refusals(pool)
         yield from _worker_timing_refusals(pool)
+        yield from _tenant_refusals(pool)
+    weights_chars = sum(len(entry) + 3 for pool in config.pools for entry in pool.tenant_weights)
+    if weights_chars > TENANT_WEIGHTS_MAX_CHARS:
+        yield (
+            f"tenant_weights of all pools take {weights_chars} characters, but Lambda's environment of 4 KB leaves "
+            f"them {TENANT_WEIGHTS_MAX_CHARS}: name only tenants that weigh more than 1."
+        )
     yield from _decider_refusals(config)
     yield from _data_refusals(config)
     yield from _event_refusals(config)
@@ -440,6 +457,25 @@ def _worker_timing_refusals(pool: PoolConfig) -> Iterator[str]:
         yield (
             f"beat_s of {where} is {pool.beat_s}, but a worker is stopped after {limits.SILENT_S} s of silence and "
             f"three lost beats must not do that: set less than {limits.SILENT_S // 3}."
+        )
+
+
+def _tenant_refusals(pool: PoolConfig) -> Iterator[str]:
+    where = f"pool {pool.name!r}"
+    tenants = [entry.partition("=")[0] for entry in pool.tenant_weights]
+    for tenant, entry in zip(tenants, pool.tenant_weights, strict=True):
+        weight = WEIGHT.fullmatch(entry)
+        if not weight or int(weight[2]) > limits.TENANT_WEIGHT_MAX:
+            yield (
+                f"tenant_weights of {where} holds {entry!r}, which names no tenant and weight: "
+                f"write tenant=3, with a weight of 1 to {limits.TENANT_WEIGHT_MAX}."
+            )
+        if tenants.count(tenant) > 1:
+            yield f"tenant_weights of {where} names the tenant {tenant!r} twice: say it once."
+    if pool.tenant_weights and not pool.fair_shares:
+        yield (
+            f"tenant_weights of {where} says what tenants weigh, but without fair_shares its jobs go by age: "
+            f"set fair_shares true, or leave tenant_weights out."
         )
 
 

@@ -228,6 +228,7 @@ class Control(Stack):
             "cap": pool.cap,
             **_policy(pool),
             "image": worker.image(pool),
+            **({"fair_shares": True, "tenant_weights": pool.weights} if pool.fair_shares else {}),
             "launch": {
                 "cluster": worker.cluster.cluster_arn,
                 "taskDefinition": worker.families[pool.name],

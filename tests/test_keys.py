@@ -40,6 +40,7 @@ new_jobs = st.builds(
     shard=st.integers(0, 9),
     rank=texts,
     attempt=numbers,
+    tenant=texts,
     queued_at=seconds,
     due_at=seconds,
 )

@@ -110,11 +110,11 @@ def test_the_next_run_of_a_key_is_told_even_if_it_ends_as_the_run_before() -> No
     assert change.ran_s is None
 
 
-def test_sequence_and_correlation_are_those_of_the_item() -> None:
-    queued = replace(QUEUED, changes=1_800_000_007, correlation_id="request/42")
+def test_sequence_correlation_and_tenant_are_those_of_the_item() -> None:
+    queued = replace(QUEUED, changes=1_800_000_007, correlation_id="request/42", tenant="lab")
     running = after(item(queued), keys.claim_write(queued, HOLDER, NOW, "op"))
     change = told(item(queued), running)
-    assert (change.sequence, change.correlation_id) == (1_800_000_008, "request/42")
+    assert (change.sequence, change.correlation_id, change.tenant) == (1_800_000_008, "request/42", "lab")
 
 
 def test_a_run_after_another_leads_from_that_one_to_itself() -> None:

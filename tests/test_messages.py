@@ -34,6 +34,7 @@ FULL: dict[str, Any] = {
     "timeout_s": 60,
     "force": True,
     "correlation_id": "order-7/line.1",
+    "tenant": "Lab_7.b",
 }
 quick = settings(derandomize=True, max_examples=200, deadline=None)
 
@@ -62,7 +63,7 @@ def test_every_field_of_a_message_arrives() -> None:
     taken = accepted(FULL)
     assert taken.key == FULL["workflow_key"]
     assert (taken.pool, taken.priority) == ("arm-large", 9)
-    assert (taken.force, taken.correlation_id) == (True, "order-7/line.1")
+    assert (taken.force, taken.correlation_id, taken.tenant) == (True, "order-7/line.1", "Lab_7.b")
     assert taken.request == Request(FULL["source"], "command", FULL["md5"], FULL["params"], 1, 60)
 
 

@@ -1,7 +1,8 @@
 """The one module that spells names: environment variables, table keys, attributes, and the named conditions.
 
-The control table holds two kinds of items. A *slot* (`POOL#<pool>#<bank>` / `SLOT#<number>`) carries CAP, a *job*
-(`JOB#<workflow key>` / `JOB`) carries ONE-RUN; each has one function that writes it and one that reads it. A
+The control table holds three kinds of items. A *slot* (`POOL#<pool>#<bank>` / `SLOT#<number>`) carries CAP, a *job*
+(`JOB#<workflow key>` / `JOB`) carries ONE-RUN; each has one function that writes it and one that reads it. A *share*
+(`SHARES#<pool>#<priority>` / `SHARE#<tenant>`) carries nothing but the order among tenants. A
 conditional operation is a `Write`: what it sets, what it removes, and the condition under which it may. In expressions
 `#name` is the attribute of that name and `:name` a value.
 """
@@ -138,7 +139,46 @@ def shard_of(key: str, shards: int) -> int:
 
 def rank_of(key: str, priority: int, queued_at: float) -> str:
     """The order of the queue: priority first, then age; the key's checksum keeps equal times apart."""
-    return f"{limits.PRIORITY_MAX - priority}#{int(queued_at * 1000):015d}#{zlib.crc32(key.encode()):08x}"
+    return f"{level_of(priority)}{int(queued_at * 1000):0{_AGE_DIGITS}d}#{zlib.crc32(key.encode()):08x}"
+
+
+# --- shares of tenants
+
+_AGE_DIGITS: Final = 15
+_TAG_DIGITS: Final = _AGE_DIGITS + len(str(limits.TAGS_PER_MS)) - 1
+"""Both in digits of fixed number, so that ranks by age and by tag sort among each other as numbers do."""
+
+
+def level_of(priority: int) -> str:
+    """How every rank of a priority begins."""
+    return f"{limits.PRIORITY_MAX - priority}#"
+
+
+def share_rank_of(key: str, priority: int, tag: int) -> str:
+    """The order of a queue that tenants share: priority, then tag, which reads like a finer time."""
+    return f"{level_of(priority)}{tag:0{_TAG_DIGITS}d}#{zlib.crc32(key.encode()):08x}"
+
+
+def tag_of(rank: str) -> tuple[int, bool]:
+    """Where a rank stands among tags, and whether it was drawn as one; a rank by age is coarser."""
+    middle = rank.split("#")[1]
+    drawn = len(middle) > _AGE_DIGITS
+    return int(middle) if drawn else int(middle) * limits.TAGS_PER_MS, drawn
+
+
+def shares_pk(pool: str, priority: int) -> str:
+    """The partition of all tenants' shares in one priority of a pool."""
+    return f"SHARES#{pool}#{priority}"
+
+
+def share_key(pool: str, priority: int, tenant: str) -> dict[str, str]:
+    """Where it stands how far a tenant has drawn tags."""
+    return {TABLE_PK: shares_pk(pool, priority), TABLE_SK: f"SHARE#{tenant}"}
+
+
+def drawn_from(item: Item) -> tuple[str, int]:
+    """Read a share: the tenant, and the tag that is its next."""
+    return item[TABLE_SK].removeprefix("SHARE#"), int(item["drawn"])
 
 
 # --- items
@@ -233,6 +273,8 @@ def job_item(job: Job, op: str) -> dict[str, Any]:
     }
     if job.since:
         item["since"] = _seconds(job.since)
+    if job.tenant:
+        item["tenant"] = job.tenant
     if job.ended:
         return {
             **item,
@@ -293,6 +335,7 @@ def job_from(item: Item) -> Job:
         changes=int(item.get("changes", 0)),
         since=float(item.get("since", 0)),
         correlation_id=item.get("correlation_id", ""),
+        tenant=item.get("tenant", ""),
         task=item.get("task", ""),
         cancel=item.get("cancel", ""),
         history=tuple(map(_attempt, item.get("history", ()))),
@@ -383,6 +426,8 @@ class Write:
     sets: Mapping[str, Any]
     removes: Sequence[str] = ()
     add_strike: bool = False
+    adds: Mapping[str, int] = field(default_factory=dict)
+    """What is added to attributes; that they are there is for the condition to see."""
 
     @property
     def op(self) -> str:
@@ -395,6 +440,7 @@ class Write:
         sets = [f"#{name} = :set_{name}" for name in self.sets]
         if self.add_strike:
             sets.append("#strikes = if_not_exists(#strikes, :none) + :one")
+        sets += [f"#{name} = #{name} + :add_{name}" for name in self.adds]
         text = "SET " + ", ".join(sets)
         return text + (" REMOVE " + ", ".join(f"#{name}" for name in self.removes) if self.removes else "")
 
@@ -402,7 +448,9 @@ class Write:
     def values(self) -> dict[str, Any]:
         """Every `:value` of the update and the condition."""
         strike = {":one": 1, ":none": 0} if self.add_strike else {}
-        return {**{f":set_{name}": value for name, value in self.sets.items()}, **self.condition.values, **strike}
+        sets = {f":set_{name}": value for name, value in self.sets.items()}
+        adds = {f":add_{name}": amount for name, amount in self.adds.items()}
+        return {**sets, **self.condition.values, **strike, **adds}
 
 
 def names_in(*expressions: str) -> dict[str, str]:
@@ -489,6 +537,11 @@ def jobs_in(statuses: Collection[JobStatus], pool: str = "") -> Condition:
         {":job": job_key("")[TABLE_SK], **wanted},
     )
     return jobs & Condition("of this pool", "#pool = :pool", {":pool": pool}) if pool else jobs
+
+
+def drawn_before(tag: int) -> Condition:
+    """The tenant has been away: what it drew lies behind."""
+    return Condition("it has drawn nothing beyond", "attribute_not_exists(#drawn) OR #drawn < :at", {":at": tag})
 
 
 def held_by(holder: Holder) -> Condition:
@@ -800,3 +853,19 @@ def slot_ids(pool: str, cap: int, bank: int = 0) -> Iterator[SlotId]:
     """The slots of a cap that are in one bank, by number."""
     first = bank * limits.BANK_SLOTS
     return (SlotId(pool, number) for number in range(first, min(cap, first + limits.BANK_SLOTS)))
+
+
+# --- the operation on shares
+
+
+def draw_write(pool: str, priority: int, tenant: str, drawn: int, at: int, cost: int, now: float) -> Write:
+    """Draw tags worth `cost`: from where the tenant has come to, or from `at` where `drawn`, as read, lies behind that.
+
+    The first form is refused only where the share has expired since it was read, the second where another intake
+    brought the tenant back meanwhile.
+    """
+    sets: dict[str, Any] = {SCHEMA: SCHEMA_VERSION, TTL: int(now) + limits.SHARE_TTL_S}
+    key = share_key(pool, priority, tenant)
+    if drawn >= at:
+        return Write("draw", key, EXISTS, sets, adds={"drawn": cost})
+    return Write("draw", key, drawn_before(at), {**sets, "drawn": at + cost})

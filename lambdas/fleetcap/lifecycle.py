@@ -91,6 +91,7 @@ def _told(job: Job, before: Job | None, cache: str) -> StateChange:
         ran_s=round(ended_at - claimed_at, 3) if claimed_at and ended_at else None,
         supersedes=job.supersedes,
         correlation_id=job.correlation_id,
+        tenant=job.tenant,
     )
 
 

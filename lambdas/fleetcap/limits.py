@@ -99,6 +99,11 @@ PRIORITY_MIN: Final = 0
 PRIORITY_MAX: Final = 9
 PRIORITY_DEFAULT: Final = 5
 FINISHED_JOB_TTL_S: Final = 7 * 86_400
+TAGS_PER_MS: Final = 1_000_000
+"""Tags are as fine as this next to a rank's milliseconds; and a job of weight 1 costs as many."""
+TENANT_WEIGHT_MAX: Final = 100
+SHARE_TTL_S: Final = 7 * 86_400
+"""How long the table remembers how far a tenant has drawn after its last job was put."""
 ERROR_MAX_CHARS: Final = 1_024
 PROGRESS_MAX_CHARS: Final = 256
 REQUEST_MAX_BYTES: Final = 8_192
@@ -158,6 +163,7 @@ assert DECIDER_TIMEOUT_S <= 60, "a longer-lived decider may send a token after t
 assert QUEUE_VISIBILITY_S >= 6 * DECIDER_TIMEOUT_S, "AWS asks for six times the function's timeout"
 assert QUEUE_RETENTION_S < FINISHED_JOB_TTL_S, "a redelivered message finds the run that answers it"
 assert DECIDER_TIMEOUT_S > 2 * LOOK_BUDGET_S, "a tick that looks for as long as it may still scales"
+assert TAGS_PER_MS >= 1_000 * TENANT_WEIGHT_MAX, "rounding takes less than a thousandth of any share"
 assert OUTPUT_TAIL_LINES < OUTPUT_LINES_AT_ONCE < OUTPUT_LINES
 assert MISSING_IS_PROOF_S < ECS_CALL_TOKEN_LIFE_S
 assert CAP_MAX <= BANKS_MAX * BANK_SLOTS

@@ -38,6 +38,7 @@ _PATTERNS_IN_WORDS: Final = {
     "source": "must read s3://bucket/key or https://host/path",
     "workflow_key": "must be 1 to 8 segments parted by /, each of letters, digits and ._=@+-, a letter or digit first",
     "pool": "must be a small letter followed by small letters, digits and -",
+    "tenant": "must be at most 32 letters, digits and ._-, a letter or digit first",
     "md5": "must be 32 small hex digits",
 }
 
@@ -128,6 +129,9 @@ class Message(BaseModel):
     correlation_id: Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._:/=@+-]{1,128}$")] | None = (
         Field(default=None, description="A name to find the job's log lines by; SQS's message id where left out.")
     )
+    tenant: Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$")] | None = Field(
+        default=None, description="Whose job it is; tenants share a pool by their weights where the pool says so."
+    )
     timeout_s: Annotated[int, Field(strict=True, ge=1, le=limits.TIMEOUT_MAX_S)] | None = Field(
         default=None, description="Seconds that one attempt may take; as its pool says, if left out."
     )
@@ -203,6 +207,7 @@ def submission(
         sent_at,
         message.force,
         message.correlation_id or message_id,
+        message.tenant or "",
     )
 
 
@@ -221,6 +226,7 @@ def again(job: Job, force: bool = False) -> dict[str, Any]:
         timeout_s=request.timeout_s,
         force=force or job.since > 0,
         correlation_id=job.correlation_id or None,
+        tenant=job.tenant or None,
     )
     return message.model_dump(mode="json", exclude_none=True)
 

@@ -129,13 +129,14 @@ class Pool:
     """A class of workers: one task definition, one cap, one policy. `launch` holds RunTask's parameters, as sent.
 
     `dispatch_deadline_s` bounds the wait for capacity that does not come, `waiting_limit_s` any wait; 0: unbounded.
-    `active_jobs_max` is the number of active jobs from which on new ones are refused; 0: none are.
-
     Of its workers `min_workers` live at any time, and `warm_workers` are idle or coming, all within the cap.
     `budget_task_hours` bounds what its tasks may come to in a day (UTC); 0: nothing does. `providers` are Fargate's
     capacity providers with their weights; none: on demand. `spot_fallback` goes on demand where Spot is refused.
     `image` names the worker image that a launch would get. `job_timeout_s`, `max_attempts` and `max_interruptions` are
     what a job may do of which its message says nothing. From `mode` on it is as `under` an override.
+
+    `active_jobs_max` is the number of active jobs from which on new ones are refused; 0: none are. With `fair_shares`
+    tenants of equal priority share the pool by `tenant_weights`, 1 where one has none; else jobs go by age.
     """
 
     name: str
@@ -155,6 +156,8 @@ class Pool:
     job_timeout_s: int = limits.JOB_TIMEOUT_S
     max_attempts: int = limits.MAX_ATTEMPTS
     max_interruptions: int = limits.MAX_INTERRUPTIONS
+    fair_shares: bool = False
+    tenant_weights: Mapping[str, int] = field(default_factory=dict)
     mode: Mode = Mode.OPEN
     reason: str = ""
     version: int = 0
@@ -307,6 +310,7 @@ class Submission:
     sent_at: float
     force: bool = False
     correlation_id: str = ""
+    tenant: str = ""
 
 
 @dataclass(frozen=True)
@@ -352,6 +356,7 @@ class Job:
     changes: int = 0
     since: float = 0.0
     correlation_id: str = ""
+    tenant: str = ""
     task: str = ""
     cancel: str = ""
     history: tuple[Attempt, ...] = ()

@@ -173,7 +173,14 @@ class Jobs(Protocol):
         """RUNNING under this attempt and holder, who is dead or asks himself; not to be cancelled → QUEUED."""
 
 
-class ControlTable(Slots, Pools, Jobs, Protocol):
+class Shares(Protocol):
+    """How far the tenants of a pool have drawn: it carries nothing but the order of the queue."""
+
+    def draw(self, pool: Pool, priority: int, jobs: Mapping[str, int], now: float) -> dict[str, list[int]]:
+        """Tags for so many new jobs of each tenant, in order: one write a tenant. A tag that nobody uses is lost."""
+
+
+class ControlTable(Slots, Pools, Jobs, Shares, Protocol):
     """The one table."""
 
 

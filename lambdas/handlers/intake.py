@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +15,32 @@ from fleetcap.catalog import artifact_keys
 from fleetcap.decide import admit
 from fleetcap.fleet import Fleet
 from fleetcap.messages import Rejected, submission
-from fleetcap.model import Job, JobStatus, Submission
+from fleetcap.model import Job, JobStatus, Pool, Submission
 from fleetcap.ports import Cache, Rejects
 from handlers.log import log
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """The job under a message's key, as read before the cache was asked, and what is to become of the message."""
+
+    standing: Job | None
+    decision: admit.Admission
+
+
+@dataclass
+class _Arrival:
+    """An accepted message on its way in. `seen` is None where it has to look anew."""
+
+    record: dict[str, Any]
+    accepted: Submission
+    seen: _Seen | None
+    tag: int | None = None
+
+    @property
+    def draws(self) -> bool:
+        """It will begin a run, as far as was seen."""
+        return self.seen is not None and isinstance(self.seen.decision, admit.Enqueue)
 
 
 @dataclass(frozen=True)
@@ -28,59 +53,108 @@ class Intake:
     source_hosts: frozenset[str]
 
     def handle(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Take in an SQS batch. Only messages that could not be settled are reported back, to be delivered again."""
+        """Take in an SQS batch. Only messages that could not be settled are reported back, to be delivered again.
+
+        Every message has its decision before the first job is put, so that tenants draw for the whole batch at once.
+        """
         began_at = self.fleet.clock.now()
+        arrivals: list[_Arrival] = []
         queued: list[Job] = []
         unsettled: list[str] = []
         for record in event["Records"]:
-            message_id = record["messageId"]
-            try:
-                if job := self._take(record):
-                    queued.append(job)
-            except Exception as error:  # its neighbours must not suffer
-                self.fleet.log("not taken in", message_id=message_id, error=repr(error))
-                unsettled.append(message_id)
+            with self._apart(record, unsettled):
+                arrivals.append(self._arrival(record, arrivals))
+        self._draw(arrivals)
+        for arrival in arrivals:
+            with self._apart(arrival.record, unsettled):
+                queued += self._take(arrival)
         self._scale(queued)
         self.fleet.log("took in", records=len(event["Records"]), began_at=began_at, ended_at=self.fleet.clock.now())
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in unsettled]}
 
-    def _take(self, record: dict[str, Any]) -> Job | None:
-        """The job that the message leaves QUEUED and without a worker, if any."""
-        sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
+    @contextmanager
+    def _apart(self, record: dict[str, Any], unsettled: list[str]) -> Iterator[None]:
+        """One message by itself: its neighbours must not suffer from what befalls it."""
+        message_id = record["messageId"]
         try:
-            accepted = submission(record["body"], sent_at, self.fleet.pools, self.source_hosts, record["messageId"])
-            job, decision = self._admit(accepted)
-        except Rejected as reason:
-            self.rejects.reject(record["body"], str(reason), record["messageId"])
-            self.fleet.log("rejected", message_id=record["messageId"], reason=str(reason))
-            return None
+            try:
+                yield
+            except Rejected as reason:
+                self.rejects.reject(record["body"], str(reason), message_id)
+                self.fleet.log("rejected", message_id=message_id, reason=str(reason))
+        except Exception as error:
+            self.fleet.log("not taken in", message_id=message_id, error=repr(error))
+            unsettled.append(message_id)
+
+    def _arrival(self, record: dict[str, Any], earlier: Collection[_Arrival]) -> _Arrival:
+        """Read a message and decide on it, unless an earlier one of the batch is about to change what it would see."""
+        sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
+        accepted = submission(record["body"], sent_at, self.fleet.pools, self.source_hosts, record["messageId"])
+        alone = all(other.accepted.key != accepted.key for other in earlier)
+        return _Arrival(record, accepted, self._look(accepted) if alone else None)
+
+    def _look(self, accepted: Submission) -> _Seen:
+        standing = self.fleet.table.job(accepted.key)
+        asks_cache = not accepted.force and (standing is None or standing.ended)
+        cached = asks_cache and self.cache.has_all(_results(accepted))
+        return _Seen(standing, admit.admit(standing, accepted.sent_at, cached, accepted.force))
+
+    def _draw(self, arrivals: Collection[_Arrival]) -> None:
+        """Draw the tags of all runs that are to begin where tenants share. Where that fails, each draws its own."""
+        for pool in self.fleet.pools.values():
+            mine = [each for each in arrivals if each.draws and pool.fair_shares and each.accepted.pool == pool.name]
+            for priority in dict.fromkeys(each.accepted.priority for each in mine):
+                level = [each for each in mine if each.accepted.priority == priority]
+                try:
+                    self._draw_level(pool, priority, level)
+                except Exception as error:
+                    self.fleet.log("no tags", pool=pool.name, error=repr(error))
+
+    def _draw_level(self, pool: Pool, priority: int, arrivals: Collection[_Arrival]) -> None:
+        jobs = Counter(arrival.accepted.tenant for arrival in arrivals)
+        tags = self.fleet.table.draw(pool, priority, jobs, self.fleet.clock.now())
+        for arrival in arrivals:
+            arrival.tag = tags[arrival.accepted.tenant].pop(0)
+
+    def _take(self, arrival: _Arrival) -> list[Job]:
+        """The job that the message leaves QUEUED and without a worker, if any."""
+        job, decision = self._admit(arrival)
         self.fleet.log(
             "admitted",
-            message_id=record["messageId"],
+            message_id=arrival.record["messageId"],
             correlation_id=job.correlation_id,
             key=job.key,
             job=job.id,
             decision=type(decision).__name__,
         )
-        return job if admit.asks_for_capacity(decision, job, self.fleet.clock.now()) else None
+        return [job] if admit.asks_for_capacity(decision, job, self.fleet.clock.now()) else []
 
-    def _admit(self, accepted: Submission) -> tuple[Job, admit.Admission]:
+    def _admit(self, arrival: _Arrival) -> tuple[Job, admit.Admission]:
         """The job that answers the message, and the decision that made it so."""
+        accepted = arrival.accepted
         for _ in range(limits.ADMIT_ROUNDS):
-            standing = self.fleet.table.job(accepted.key)
-            asks_cache = not accepted.force and (standing is None or standing.ended)
-            cached = asks_cache and self.cache.has_all(_results(accepted))
-            decision = admit.admit(standing, accepted.sent_at, cached, accepted.force)
-            match decision:
+            seen, arrival.seen = arrival.seen or self._look(accepted), None
+            match seen.decision:
                 case admit.Attach(job) | admit.Answer(job):
-                    return job, decision
+                    return job, seen.decision
                 case admit.Enqueue(replacing) | admit.Record(replacing):
-                    if isinstance(decision, admit.Enqueue) and self._ceiling_reached(accepted, standing):
+                    ends = isinstance(seen.decision, admit.Record)
+                    if not ends and self._ceiling_reached(accepted, seen.standing):
                         continue
-                    job = self._new_run(accepted, replacing, ended=isinstance(decision, admit.Record))
+                    job = self._new_run(accepted, replacing, self._rank(arrival, ends), ends)
                     if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
-                        return job, decision
+                        return job, seen.decision
         raise TimeoutError(f"{accepted.key} changed under each of {limits.ADMIT_ROUNDS} attempts to put it")
+
+    def _rank(self, arrival: _Arrival, ends: bool) -> str:
+        """The new run's place in the queue: by age, or by its tenant's tag. One that ends at once needs no tag."""
+        accepted = arrival.accepted
+        pool = self.fleet.pools[accepted.pool]
+        if ends or not pool.fair_shares:
+            return keys.rank_of(accepted.key, accepted.priority, self.fleet.clock.now())
+        if arrival.tag is None:
+            self._draw_level(pool, accepted.priority, [arrival])
+        return keys.share_rank_of(accepted.key, accepted.priority, arrival.tag or 0)
 
     def _ceiling_reached(self, accepted: Submission, standing: Job | None) -> bool:
         """Refuse new work, nothing else: who joins a run adds none. The index lags, so a burst may pass it.
@@ -98,7 +172,7 @@ class Intake:
             f"redrive the message once some have ended"
         )
 
-    def _new_run(self, accepted: Submission, replacing: Job | None, ended: bool) -> Job:
+    def _new_run(self, accepted: Submission, replacing: Job | None, rank: str, ended: bool) -> Job:
         now = self.fleet.clock.now()
         return Job(
             key=accepted.key,
@@ -108,7 +182,7 @@ class Intake:
             priority=accepted.priority,
             request=accepted.request,
             shard=keys.shard_of(accepted.key, self.fleet.pools[accepted.pool].shards),
-            rank=keys.rank_of(accepted.key, accepted.priority, now),
+            rank=rank,
             attempt=replacing.attempt if replacing else 0,
             queued_at=now,
             due_at=now,
@@ -117,6 +191,7 @@ class Intake:
             changes=max(int(now), replacing.changes + 1 if replacing else 0),
             since=now if accepted.force else 0.0,
             correlation_id=accepted.correlation_id,
+            tenant=accepted.tenant,
             artifacts=_results(accepted) if ended else (),
         )
 

@@ -54,10 +54,13 @@ class MemoryItems:
         found = self._partitions.get(pk, {})
         return [found[sk] for sk in sorted(found)]
 
-    def open(self, pk: str, page: int) -> list[keys.Item]:
+    def open(self, pk: str, page: int, since: str = "") -> list[keys.Item]:
         """As far as a decision may read, at once: pages make no other difference in memory."""
         ranked = self._open.get(pk)
-        return ranked.entries[: limits.PAGES_MAX * min(page, limits.OPEN_PAGE_ITEMS)] if ranked else []
+        if ranked is None:
+            return []
+        first = bisect_left(ranked.entries, since, key=lambda entry: str(entry[keys.OPEN_RANK])) if since else 0
+        return ranked.entries[first : first + limits.PAGES_MAX * min(page, limits.OPEN_PAGE_ITEMS)]
 
     def update(self, write: keys.Write) -> Reply:
         standing = self.get(write.key)
@@ -66,6 +69,8 @@ class MemoryItems:
         item: dict[str, Any] = {**(standing or write.key), **write.sets}
         if write.add_strike:
             item["strikes"] = item.get("strikes", 0) + 1
+        for name, amount in write.adds.items():
+            item[name] += amount
         for name in write.removes:
             item.pop(name, None)
         return self._stored(write.key, standing, item)

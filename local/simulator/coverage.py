@@ -73,6 +73,7 @@ UNREACHABLE: Final = {
     "refused retire: it exists": "slots are never deleted",
     "refused unreserve: it exists": "nobody ends a reservation that he did not make",
     "refused release: no task is recorded": "ECS answers a token with a task or with failures, never with both",
+    "refused draw: it exists": "no history lasts as long as a share is remembered",
     "log job lost": "only proof of its death takes a job from its worker, and then its beat is refused first",
 }
 """Branches that no history can take, each with its reason."""
@@ -109,6 +110,8 @@ def operations() -> Iterator[keys.Write | keys.Put]:
     yield keys.cancel_write(running, "why")
     yield keys.finish_write(job, JobStatus.CANCELLED, 0.0, "", (), "op")
     yield keys.requeue_write(running, 0.0, "", attempt, "op")
+    yield keys.draw_write("default", 5, "tenant", 0, 1, 1, 0.0)
+    yield keys.draw_write("default", 5, "tenant", 1, 1, 1, 0.0)
 
 
 def guards() -> list[tuple[str, str]]:

@@ -103,6 +103,8 @@ class Result:
     calls: int = 0
     faults: int = 0
     seconds: float = 0.0
+    claims: list[tuple[float, str]] = field(default_factory=list)
+    """Every claim in order: seconds since the start, and the job's key."""
 
 
 def run(plan: Plan, tracing: bool = False) -> Result:
@@ -126,6 +128,7 @@ def run(plan: Plan, tracing: bool = False) -> Result:
         history.calls,
         history.faults,
         world.now - BEGAN_AT,
+        truth.claims,
     )
     history.forget()
     return result
@@ -305,6 +308,8 @@ class History:
             active_jobs_max=plan.active_jobs_max,
             providers=plan.providers,
             image=self._configured_image(),
+            fair_shares=plan.fair_shares,
+            tenant_weights=plan.tenant_weights,
         )
 
     def table_of(self, process: Process) -> StoredControlTable:
@@ -444,6 +449,7 @@ class History:
         """The message as SQS hands it to a function, sent now."""
         sent_at, job = self.world.now, message.job
         body: dict[str, Any] = {"source": "s3://bucket/file.bam", "priority": message.priority}
+        body |= {"tenant": message.tenant} if message.tenant else {}
         if job:
             body |= {"workflow_key": job.key, "max_attempts": job.max_attempts}
             if "hangs" in job.attempts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from random import Random
@@ -90,6 +91,7 @@ class MessagePlan:
     """Delivered once more so much later, although it was deleted; 0: not."""
     force: bool = False
     """It asks for a run although the cache may hold the result."""
+    tenant: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,8 @@ class Plan:
     """Spot's weight beside that of 1 on demand; 0: all is on demand, 9: all is on Spot while it can be had."""
     bank_slots: int = limits.BANK_SLOTS
     banks_read: int = limits.BANKS_PER_DECISION
+    fair_shares: bool = False
+    tenant_weights: Mapping[str, int] = field(default_factory=dict)
     without: frozenset[int] = field(default_factory=frozenset)
     """The faults that a shrunk history leaves out, by their order."""
 
@@ -190,7 +194,8 @@ class Plan:
 
 def plan(seed: int) -> Plan:
     """A small history."""
-    return _with_words(_with_people(_of_a_kind(seed), Random(seed ^ 0xCA9CE1)), Random(seed ^ 0xF1EE7))
+    people = _with_people(_of_a_kind(seed), Random(seed ^ 0xCA9CE1))
+    return _with_words(_with_tenants(people, Random(seed ^ 0x7E4A47)), Random(seed ^ 0xF1EE7))
 
 
 def _with_words(plan: Plan, random: Random) -> Plan:
@@ -242,6 +247,15 @@ def _with_people(plan: Plan, random: Random) -> Plan:
         waiting_limit_s=random.choice((100.0, 400.0)) if random.random() < RARELY else 0.0,
         active_jobs_max=random.randint(1, 3) if random.random() < RARELY else 0,
     )
+
+
+def _with_tenants(plan: Plan, random: Random) -> Plan:
+    """Jobs are several tenants' now and then, and the pool may be shared among these."""
+    if random.random() >= SELDOM:
+        return plan
+    messages = tuple(replace(each, tenant=random.choice(("", "a", "a", "a", "b"))) for each in plan.messages)
+    weights = random.choice(({}, {"a": 3}, {"b": 100}))
+    return replace(plan, messages=messages, fair_shares=random.random() >= SELDOM, tenant_weights=weights)
 
 
 def _of_a_kind(seed: int) -> Plan:

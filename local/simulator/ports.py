@@ -79,10 +79,10 @@ class WatchedItems(MemoryItems):
 
     # --- the index
 
-    def open(self, pk: str, page: int) -> list[keys.Item]:
+    def open(self, pk: str, page: int, since: str = "") -> list[keys.Item]:
         if self._coming:
             self._catch_up()
-        return super().open(pk, page)
+        return super().open(pk, page, since)
 
     def _index(self, key: Key, standing: keys.Item | None, item: keys.Item) -> None:
         """Changes of one item show in their order; those of different items in any."""
@@ -114,8 +114,8 @@ class TableItems:
     def partition(self, pk: str) -> Iterable[keys.Item]:
         return self._caller.call("table", ("query", pk), lambda: self._items.partition(pk), READS)
 
-    def open(self, pk: str, page: int) -> Iterable[keys.Item]:
-        return self._caller.call("table", ("query", pk), lambda: self._items.open(pk, page), READS)
+    def open(self, pk: str, page: int, since: str = "") -> Iterable[keys.Item]:
+        return self._caller.call("table", ("query", pk), lambda: self._items.open(pk, page, since), READS)
 
     def update(self, write: keys.Write) -> Reply:
         return self._caller.call("table", write, lambda: self._as_author(self._items.update, write), TABLE_WRITES)

@@ -127,6 +127,8 @@ class Truth:
     """How late any claim may come after the last trouble; 0: not judged."""
     troubled_at: float = 0.0
     peak: int = 0
+    claims: list[tuple[float, str]] = field(default_factory=list)
+    """Every claim, when and of which key."""
 
     # --- the fleet
 
@@ -215,6 +217,7 @@ class Truth:
         if job.attempt <= self.attempts.get(job.key, 0):
             raise Violation("FENCE", f"attempt {job.attempt} of {job.key} was claimed a second time")
         self.attempts[job.key] = job.attempt
+        self.claims.append((self.world.now - BEGAN_AT, job.key))
         self._work_conserving(job.key, job.due_at, author)
         owner = self.owners[job.key] = Owner(author, job.holder, job.attempt)
         self.world.after(BEGINS_WITHIN_S, partial(self._must_have_begun, job.key, owner, self.world.now))

@@ -888,6 +888,129 @@ def test_writes_without_an_op_may_be_repeated(
     assert read(table, launched).state is standing
 
 
+# --- shares
+
+STEP: Final = limits.TAGS_PER_MS
+CLOCK: Final = int(NOW * 1_000) * STEP
+
+
+@pytest.fixture
+def shared(pool: Pool) -> Pool:
+    """A pool in which tenant `b` weighs two."""
+    return replace(pool, fair_shares=True, tenant_weights={"b": 2})
+
+
+def tagged(pool: Pool, name: str, tag: int, priority: int = 5, **fields: Any) -> Job:
+    """A job at this place, that never ran."""
+    job = job_of(pool, name, priority=priority, **fields)
+    return replace(job, rank=keys.share_rank_of(job.key, priority, tag))
+
+
+def one(table: ControlTable, pool: Pool, tenant: str, now: float = NOW, priority: int = 5) -> int:
+    """The tag of a single job."""
+    ((tag,),) = table.draw(pool, priority, {tenant: 1}, now).values()
+    return tag
+
+
+def test_tags_begin_at_the_clock_and_go_on_by_the_tenants_step(table: ControlTable, shared: Pool) -> None:
+    assert table.draw(shared, 5, {"a": 3}, NOW) == {"a": [CLOCK, CLOCK + STEP, CLOCK + 2 * STEP]}
+    put_all(table, tagged(shared, "waits", CLOCK))
+    assert table.draw(shared, 5, {"b": 2, "a": 1}, NOW + 60) == {
+        "b": [CLOCK, CLOCK + STEP // 2],
+        "a": [CLOCK + 3 * STEP],
+    }
+    assert one(table, shared, "b", NOW + 99) == CLOCK + STEP
+    assert one(table, shared, "a", NOW + 99) == CLOCK + 4 * STEP
+
+
+def test_priorities_and_pools_do_not_see_each_others_tags(table: ControlTable, shared: Pool) -> None:
+    other = replace(shared, name=f"pool-{next(_pool_numbers)}")
+    table.draw(shared, 5, {"a": 9}, NOW)
+    put_all(table, tagged(shared, "waits", CLOCK), tagged(shared, "low", CLOCK + 4, priority=4))
+    assert one(table, shared, "a", NOW + 60, priority=9) == CLOCK + 60_000 * STEP
+    assert one(table, shared, "c", NOW + 60, priority=4) == CLOCK + 4
+    assert one(table, other, "a", NOW + 90) == CLOCK + 90_000 * STEP
+
+
+def test_a_priority_in_which_nobody_waits_has_come_to_a_place_of_its_own(table: ControlTable, shared: Pool) -> None:
+    put_all(table, tagged(shared, "low", CLOCK + 4, priority=0))
+    assert one(table, shared, "a", NOW + 60) == CLOCK + 60_000 * STEP
+
+
+def test_a_tenant_that_was_away_begins_at_the_head_of_the_queue(table: ControlTable, shared: Pool) -> None:
+    one(table, shared, "b")
+    put_all(table, tagged(shared, "second", CLOCK + 70), tagged(shared, "first", CLOCK + STEP), job_of(shared, "old"))
+    bring(table, job_of(shared, "old"), JobStatus.RUNNING)
+    assert [one(table, shared, tenant) for tenant in "ab"] == [CLOCK + 70, CLOCK + STEP // 2]
+
+
+def test_a_job_that_came_back_is_not_where_the_queue_has_come_to(table: ControlTable, shared: Pool) -> None:
+    early = tagged(shared, "early", CLOCK)
+    put_all(table, early, tagged(shared, "late", CLOCK + 9 * STEP))
+    running = bring(table, early, JobStatus.RUNNING)
+    assert table.requeue(running, NOW + 5, "again", lapse(running), "requeue")
+    assert one(table, shared, "a") == CLOCK + 9 * STEP
+
+
+def test_where_nobody_waits_a_tenant_begins_where_the_furthest_has_come_to(table: ControlTable, shared: Pool) -> None:
+    table.draw(shared, 5, {"a": 9, "c": 2}, NOW)
+    assert one(table, shared, "b", NOW + 3_600) == CLOCK + 9 * STEP
+    assert one(table, shared, "a", NOW + 3_600) == CLOCK + 9 * STEP + STEP // 2
+
+
+def test_the_queue_has_come_to_the_least_tag_of_all_shards(table: ControlTable, shared: Pool) -> None:
+    wide = replace(shared, shards=2)
+    jobs = [tagged(wide, f"j{number}", CLOCK + number) for number in range(6)]
+    assert {job.shard for job in jobs} == {0, 1}
+    put_all(table, *jobs)
+    assert one(table, wide, "a") == CLOCK
+
+
+def test_a_tenant_that_another_intake_brought_back_is_not_set_back(
+    table: ControlTable, items: Items, shared: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The overtaken one draws beside the other, unpaid, and what the other paid for stands."""
+    put_all(table, tagged(shared, "waits", CLOCK))
+    overtaken = StoredControlTable(items)
+    monkeypatch.setattr(overtaken, "_drawn", lambda *_, **__: {})
+    assert table.draw(shared, 5, {"a": 5}, NOW)
+    assert one(overtaken, shared, "a") == CLOCK + 5 * STEP
+    assert one(table, shared, "a") == CLOCK + 5 * STEP
+
+
+def test_a_share_that_expired_since_it_was_read_is_no_error(
+    table: ControlTable, shared: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_all(table, tagged(shared, "waits", CLOCK))
+    with monkeypatch.context() as before:
+        before.setattr(table, "_drawn", lambda *_, **__: {"a": CLOCK + 70})
+        assert one(table, shared, "a") == CLOCK + 70
+    assert one(table, shared, "a") == CLOCK
+
+
+def test_a_share_is_small_expires_and_stands_in_no_index(table: ControlTable, items: Items, shared: Pool) -> None:
+    """So drawing is one write unit, however many jobs it is for."""
+    tenant = "t" * 32
+    table.draw(shared, 5, {tenant: 10}, NOW)
+    (share,) = items.partition(keys.shares_pk(shared.name, 5))
+    assert keys.drawn_from(share) == (tenant, CLOCK + 10 * STEP)
+    assert share[keys.TTL] == NOW + limits.SHARE_TTL_S
+    assert len(str(share)) < 1_024
+    assert keys.OPEN_PK not in share
+
+
+def test_ranks_by_age_and_by_tag_stand_in_one_queue(table: ControlTable, shared: Pool) -> None:
+    put_all(
+        table,
+        tagged(shared, "new", CLOCK),
+        job_of(shared, "old", age_s=60),
+        tagged(shared, "urgent", CLOCK + 900, priority=9),
+        tagged(shared, "next", CLOCK + 1),
+    )
+    assert in_index(table, shared) == ["urgent", "old", "new", "next"]
+    assert one(table, shared, "a", NOW + 1) == CLOCK + 1_000 * STEP
+
+
 # --- the open index
 
 
@@ -1046,6 +1169,17 @@ def test_a_look_at_the_running_jobs_asks_for_one_page_after_the_other(
 
 
 @on_the_wire
+def test_whoever_draws_reads_a_page_of_the_queue_and_the_shares_that_it_needs(
+    table: ControlTable, client: DynamoDBClient, shared: Pool
+) -> None:
+    put_all(table, *(tagged(shared, f"j{number}", CLOCK + number) for number in range(3)))
+    with requests_of(client, "Query") as queries, requests_of(client, "GetItem") as gets:
+        table.draw(shared, 5, {"a": 2, "b": 1}, NOW)
+    assert [(query["IndexName"], query["Limit"]) for query in queries] == [(keys.OPEN_INDEX, limits.LOOK_ITEMS)]
+    assert [get["ConsistentRead"] for get in gets] == [True, True]
+
+
+@on_the_wire
 def test_slots_are_read_to_the_last_page_and_always_consistently(
     table: ControlTable, client: DynamoDBClient, pool: Pool, slot: Slot
 ) -> None:
@@ -1169,6 +1303,24 @@ def test_one_of_many_workers_claims_a_job(table: ControlTable, queued: Job) -> N
     (winner,) = [claim for claim in claims if claim]
     assert read_job(table, queued) == winner
     assert winner.attempt == 1
+
+
+@raced
+def test_many_intakes_draw_different_tags_for_a_tenant_that_is_there(table: ControlTable, shared: Pool) -> None:
+    put_all(table, tagged(shared, "waits", CLOCK))
+    one(table, shared, "a")
+    drawn = race(RACERS, lambda _: table.draw(shared, 5, {"a": 3}, NOW)["a"])
+    assert sorted(tag for tags in drawn for tag in tags) == [CLOCK + n * STEP for n in range(1, 3 * RACERS + 1)]
+
+
+@raced
+def test_of_many_intakes_that_bring_a_tenant_back_one_pays_and_none_sets_it_back(
+    table: ControlTable, shared: Pool
+) -> None:
+    put_all(table, tagged(shared, "waits", CLOCK))
+    drawn = race(RACERS, lambda _: table.draw(shared, 5, {"a": 3}, NOW)["a"])
+    assert min(tag for tags in drawn for tag in tags) == CLOCK
+    assert one(table, shared, "a") >= max(tag for tags in drawn for tag in tags) - 2 * STEP
 
 
 @raced

@@ -485,6 +485,7 @@ def test_a_run_that_ends_while_the_cache_is_asked_is_not_run_again(world: World)
     running = world.table.claim(world.job(), Holder(world.slot().lease), world.clock.now(), "claim")
     assert running
     an_hour_ago = world.clock.now() - HOUR_S
+    world.clock.sleep(10)
     cache = EndsMeanwhile(lambda: world.table.finish(running, JobStatus.COMPLETED, an_hour_ago, "", (), "finish"))
     intake = Intake(world.fleet(), cache, FakeRejects(), frozenset())
     intake.handle(batch(world.clock, message("a")))

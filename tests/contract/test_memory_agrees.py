@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from moto import mock_aws
 
-from fleetcap import keys
+from fleetcap import keys, limits
 from fleetcap.adapters.control_table import Items, Reply, StoredControlTable
 from fleetcap.adapters.dynamo import DynamoItems
 from fleetcap.model import Holder, Job, JobStatus, Reservation, Slot, SlotState
@@ -83,6 +83,8 @@ WRITES: Final[list[keys.Write | keys.Put]] = [
     keys.finish_write(replace(JOB, status=JobStatus.RUNNING), JobStatus.FAILED, NOW, "", (), "op"),
     keys.cancel_write(JOB, "why"),
     keys.requeue_write(JOB, NOW, "", lapse(JOB), "op"),
+    keys.draw_write(POOL.name, 5, "tenant", 0, 100, 10, NOW),
+    keys.draw_write(POOL.name, 5, "tenant", 100, 100, 10, NOW),
 ]
 REPEATABLE: Final = {write.name for write in WRITES if write.op}
 CONDITIONS: Final = {
@@ -100,6 +102,7 @@ VALUES: Final[Mapping[str, list[Any]]] = {
     "status": [status.value for status in JobStatus],
     "run": [1, 2],
     "attempt": [1, 2],
+    "drawn": [99, 100, 101],
     "holder": [str(HOLDER), str(replace(HOLDER, lane=1))],
 }
 """What an attribute may be, other than absent."""
@@ -159,8 +162,8 @@ class Pair:
     def partition(self, pk: str) -> list[keys.Item]:
         return same(list(self._memory.partition(pk)), list(self._dynamo.partition(pk)))
 
-    def open(self, pk: str, page: int) -> list[keys.Item]:
-        return same(list(self._memory.open(pk, page)), list(self._dynamo.open(pk, page)))
+    def open(self, pk: str, page: int, since: str = "") -> list[keys.Item]:
+        return same(list(self._memory.open(pk, page, since)), list(self._dynamo.open(pk, page, since)))
 
     def update(self, write: keys.Write) -> Reply:
         return self._noted(write, same(self._memory.update(write), self._dynamo.update(write)))
@@ -196,6 +199,8 @@ ages = st.sampled_from([FRESH, FRESH, FRESH, 1, 2, 4])
 numbers = st.sampled_from([0, 0, 1])
 names = st.sampled_from(["one", "one", *JOBS])
 nows = st.sampled_from([GENERATION - 9.5, NOW, NOW + 1.5, NOW + 2])
+draws = st.dictionaries(st.sampled_from(["", "one", "two"]), st.integers(1, 3), min_size=1)
+tags = st.sampled_from([0, 1, int(NOW * 1_000) * limits.TAGS_PER_MS])
 arns = st.sampled_from(["mine", "mine", "other"])
 
 
@@ -390,6 +395,16 @@ class Operations(RuleBasedStateMachine):
     @rule(key=names, age=ages)
     def cancel(self, key: str, age: int) -> None:
         self.write(self.table.cancel, self.job(key, age), "why")
+
+    # --- shares
+
+    @rule(priority=st.integers(4, 5), jobs=draws, now=nows)
+    def draw(self, priority: int, jobs: Mapping[str, int], now: float) -> None:
+        self.write(self.table.draw, replace(POOL, tenant_weights={"two": 3}), priority, jobs, now)
+
+    @rule(tenant=st.sampled_from(["one", "two"]), drawn=ages, at=tags, now=nows)
+    def draw_with_old_knowledge(self, tenant: str, drawn: int, at: int, now: float) -> None:
+        self.write(self.items.update, keys.draw_write(POOL.name, 5, tenant, drawn, at, 10, now))
 
     def teardown(self) -> None:
         self.look(NOW + 2, 3)

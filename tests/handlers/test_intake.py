@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
 
-from fleetcap import limits
+from fleetcap import keys, limits
+from fleetcap.adapters.control_table import Reply
 from fleetcap.catalog import artifact_keys
 from fleetcap.fleet import Fleet
 from fleetcap.model import Doubt, Holder, Job, JobStatus, Lease, NotStarted, SlotId, SlotState, Unanswered
@@ -338,3 +341,156 @@ def test_a_job_is_named_in_the_logs_by_its_first_message_or_as_that_message_says
     found = [fleet.table.job(key) for key in ("a", "b")]
     assert [job and job.correlation_id for job in found] == ["m0", "order-7"]
     assert [line["correlation_id"] for line in lines.of("admitted")] == ["m0", "order-7", "order-7"]
+
+
+# --- tenants
+
+
+@dataclass
+class Writes:
+    """What was written, by the name of the operation."""
+
+    made: list[str] = field(default_factory=list)
+
+    def of(self, name: str) -> int:
+        return self.made.count(name)
+
+    def note(self, write: Callable[[Any], Reply], what: Any) -> Reply:
+        self.made.append(what.name)
+        return write(what)
+
+
+@pytest.fixture
+def shared(intake: Intake, fleet: Fleet) -> Intake:
+    """An intake whose pool is shared; tenant `b` weighs three."""
+    pool = replace(fleet.pools["default"], fair_shares=True, tenant_weights={"b": 3})
+    return replace(intake, fleet=replace(fleet, pools={"default": pool}))
+
+
+@pytest.fixture
+def writes(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> Writes:
+    seen = Writes()
+    items = fleet.table._items  # type: ignore[attr-defined]
+    for kind in ("update", "put"):
+        write = getattr(items, kind)
+        monkeypatch.setattr(items, kind, partial(seen.note, write))
+    return seen
+
+
+def of(tenant: str, count: int, prefix: str = "") -> list[str]:
+    """Messages of a tenant, their keys beginning with its name."""
+    return [message(f"{tenant}{prefix}{number}", tenant=tenant) for number in range(count)]
+
+
+def waiting(fleet: Fleet, clock: HandClock) -> str:
+    """The first letters of the keys in the queue, in its order."""
+    return "".join(job.key[0] for job in fleet.table.queued(fleet.pools["default"], clock.now(), 100))
+
+
+def test_a_tenant_is_recorded_and_costs_nothing_where_the_pool_is_not_shared(
+    intake: Intake, fleet: Fleet, clock: HandClock, writes: Writes
+) -> None:
+    intake.handle(batch(clock, *of("a", 5), *of("b", 2)))
+    assert [job and job.tenant for job in (fleet.table.job("a0"), fleet.table.job("b0"))] == ["a", "b"]
+    assert writes.of("draw") == 0
+    clock.sleep(1)
+    intake.handle(batch(clock, message("c")))
+    assert waiting(fleet, clock)[-1] == "c"
+    job = fleet.table.job("c")
+    assert job
+    assert job.rank == keys.rank_of("c", 5, clock.now())
+
+
+def test_the_few_jobs_of_one_tenant_do_not_wait_for_the_many_of_another(
+    shared: Intake, fleet: Fleet, clock: HandClock
+) -> None:
+    for number in range(4):
+        shared.handle(batch(clock, *of("a", 10, f"{number}-")))
+    clock.sleep(600)
+    shared.handle(batch(clock, *of("b", 6)))
+    assert sorted(waiting(fleet, clock)[:4]) == sorted("abbb")
+    assert sorted(waiting(fleet, clock)[:8]) == sorted("aabbbbbb")
+
+
+def test_jobs_of_no_tenant_share_as_one(shared: Intake, fleet: Fleet, clock: HandClock) -> None:
+    shared.handle(batch(clock, *of("a", 4), *(message(f"none{number}") for number in range(4))))
+    for first in (0, 2, 4, 6):
+        assert sorted(waiting(fleet, clock)[first : first + 2]) == ["a", "n"]
+
+
+def test_a_batch_draws_once_for_each_tenant_and_priority(
+    shared: Intake, fleet: Fleet, clock: HandClock, writes: Writes
+) -> None:
+    shared.handle(batch(clock, *of("a", 5), *of("b", 4), message("c", tenant="a", priority=9)))
+    assert (writes.of("put"), writes.of("draw")) == (10, 3)
+    ranks = [job.rank for n in range(5) if (job := fleet.table.job(f"a{n}"))]
+    assert ranks == sorted(set(ranks))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_no_job_costs_more_than_one_write_more(shared: Intake, clock: HandClock, writes: Writes, times: int) -> None:
+    for number in range(6):
+        shared.handle(batch(clock, *of("a", times, f"{number}-")))
+        clock.sleep(3_600)
+    assert writes.of("draw") == 6
+    assert writes.of("put") == 6 * times
+
+
+def test_what_begins_no_run_draws_no_tag(
+    shared: Intake, clock: HandClock, writes: Writes, cache: FakeCache, rejects: FakeRejects
+) -> None:
+    cache.held = set(artifact_keys("known", "bam"))
+    shared.handle(batch(clock, message("a", tenant="a"), message("a", tenant="a")))
+    shared.handle(batch(clock, message("a", tenant="b"), message("known", tenant="b"), message("bad", tenant="")))
+    assert (writes.of("put"), writes.of("draw")) == (2, 1)
+    assert len(rejects.kept) == 1
+
+
+def test_a_message_joins_what_its_neighbour_of_the_same_key_begins(
+    shared: Intake, clock: HandClock, lines: Lines, writes: Writes
+) -> None:
+    shared.handle(batch(clock, message("a", tenant="a"), message("a", tenant="b"), message("a")))
+    assert [line["decision"] for line in lines.of("admitted")] == ["Enqueue", "Attach", "Attach"]
+    assert writes.of("put") == 1
+
+
+def test_a_message_whose_neighbour_of_the_same_key_came_to_nothing_draws_for_itself(
+    shared: Intake, fleet: Fleet, clock: HandClock, writes: Writes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet.table, "put", failing_once(fleet.table.put))
+    answer = shared.handle(batch(clock, message("a", tenant="a"), message("a", tenant="a")))
+    assert answer == {"batchItemFailures": [{"itemIdentifier": "m0"}]}
+    assert (writes.of("put"), writes.of("draw")) == (1, 2)
+
+
+def test_where_a_draw_has_no_answer_each_message_draws_for_itself(
+    shared: Intake, fleet: Fleet, clock: HandClock, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet.table, "draw", failing_once(fleet.table.draw))
+    assert shared.handle(batch(clock, *of("a", 2))) == {"batchItemFailures": []}
+    assert len(lines.of("no tags")) == 1
+    tags = [keys.tag_of(job.rank) for n in range(2) if (job := fleet.table.job(f"a{n}"))]
+    assert [drawn for _, drawn in tags] == [True, True]
+    assert tags[1][0] - tags[0][0] == limits.TAGS_PER_MS
+
+
+def test_a_forced_run_is_in_its_tenants_order_like_any_other(
+    shared: Intake, fleet: Fleet, clock: HandClock, cache: FakeCache
+) -> None:
+    completed(shared, fleet, clock, cache)
+    shared.handle(batch(clock, message("a", force=True, tenant="b")))
+    job = fleet.table.job("a")
+    assert job
+    assert (job.run, job.tenant, keys.tag_of(job.rank)[1]) == (2, "b", True)
+
+
+def failing_once(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call, which has no answer the first time."""
+    failures = [TimeoutError("no answer")]
+
+    def called(*arguments: object) -> Any:
+        if failures:
+            raise failures.pop()
+        return call(*arguments)
+
+    return called

@@ -30,6 +30,12 @@ def test_an_absent_attribute_differs_from_every_value() -> None:
     assert not met("#a <> :one", a=1)
 
 
+def test_an_attribute_is_less_than_a_value_and_an_absent_one_never_is() -> None:
+    assert met("#a < :two", a=1)
+    assert not met("#a < :two", a=2)
+    assert not met("#a < :two", b=1)
+
+
 def test_an_attribute_is_among_those_listed_or_not() -> None:
     assert met("#a IN (:one, :two)", a=2)
     assert met("#a IN (:one)", a=1)

@@ -15,6 +15,7 @@ FLEET: Final = "lambdas/fleetcap/fleet.py"
 ADMIT: Final = "lambdas/fleetcap/decide/admit.py"
 CAPACITY: Final = "lambdas/fleetcap/decide/capacity.py"
 LAUNCH: Final = "lambdas/fleetcap/decide/launch.py"
+SHARES: Final = "lambdas/fleetcap/decide/shares.py"
 RECOVER: Final = "lambdas/fleetcap/decide/recover.py"
 RETRY: Final = "lambdas/fleetcap/decide/retry.py"
 STANDBY: Final = "lambdas/fleetcap/decide/standby.py"
@@ -275,6 +276,20 @@ CLAUSES: Final = (
         """"#status = :running AND #run = :run AND #attempt = :attempt",
         {":running": JobStatus.RUNNING.value, ":run": job.run, ":attempt": job.attempt},""",
         '"#status = :running AND #run = :run", {":running": JobStatus.RUNNING.value, ":run": job.run},',
+    ),
+    Guard(
+        "draw: it exists",
+        0,
+        KEYS,
+        'return Write("draw", key, EXISTS, sets, adds={"drawn": cost})',
+        f'return Write("draw", key, {ANYTHING}, sets, adds={{"drawn": cost}})',
+    ),
+    Guard(
+        "draw: it has drawn nothing beyond",
+        0,
+        KEYS,
+        'return Write("draw", key, drawn_before(at), {**sets, "drawn": at + cost})',
+        f'return Write("draw", key, {ANYTHING}, {{**sets, "drawn": at + cost}})',
     ),
 )
 
@@ -633,12 +648,12 @@ RULES: Final = (
         "rule 14: the job is read before the cache is asked",
         14,
         INTAKE,
-        """            standing = self.fleet.table.job(accepted.key)
-            asks_cache = not accepted.force and (standing is None or standing.ended)
-            cached = asks_cache and self.cache.has_all(_results(accepted))
+        """        standing = self.fleet.table.job(accepted.key)
+        asks_cache = not accepted.force and (standing is None or standing.ended)
+        cached = asks_cache and self.cache.has_all(_results(accepted))
 """,
-        """            cached = self.cache.has_all(_results(accepted))
-            standing = self.fleet.table.job(accepted.key)
+        """        cached = self.cache.has_all(_results(accepted))
+        standing = self.fleet.table.job(accepted.key)
 """,
     ),
     Guard(
@@ -948,15 +963,50 @@ OWN: Final = (
         "intake: a message that could not be settled is reported back",
         0,
         INTAKE,
-        "                unsettled.append(message_id)\n",
+        "            unsettled.append(message_id)\n",
         "",
     ),
     Guard(
         "intake: a refused message is kept",
         0,
         INTAKE,
-        '            self.rejects.reject(record["body"], str(reason), record["messageId"])\n',
+        '                self.rejects.reject(record["body"], str(reason), message_id)\n',
         "",
+    ),
+    Guard(
+        "intake: of one key in a batch only the first decides before it is put",
+        0,
+        INTAKE,
+        "self._look(accepted) if alone else None)",
+        "self._look(accepted))",
+    ),
+    Guard(
+        "shares: a job that came back is not where the queue has come to",
+        0,
+        CONTROL_TABLE,
+        "for entry in waiting if entry.due_at == entry.queued_at), 1)",
+        "for entry in waiting), 1)",
+    ),
+    Guard(
+        "shares: each priority has come to a place of its own",
+        0,
+        CONTROL_TABLE,
+        "takewhile(lambda entry: entry.rank.startswith(level), map(self._read.queued, entries))",
+        "takewhile(lambda entry: bool(entry.rank), map(self._read.queued, entries))",
+    ),
+    Guard(
+        "shares: an empty queue has come to where the furthest tenant is",
+        0,
+        SHARES,
+        "    return latest if latest > oldest else max(",
+        "    return max(",
+    ),
+    Guard(
+        "shares: a tenant that is ahead of the queue goes on from its own last tag",
+        0,
+        KEYS,
+        "    if drawn >= at:\n",
+        "    if False:\n",
     ),
     Guard(
         "task_state: an event that could not be settled is reported back",

@@ -34,7 +34,15 @@ TURNED = {
             "processors": [{"name": "wordcount", "version": 1, "suffixes": [".txt"], "kinds": ["counts.tsv"]}],
             "pools": [
                 {"name": "default", "look_s": 2, "disk_gib": 50, "keep_failed_dirs": 2},
-                {"name": "arm-large", "cap": 0, "architecture": "ARM64", "cpu_units": 4096, "memory_mib": 8192},
+                {
+                    "name": "arm-large",
+                    "cap": 0,
+                    "architecture": "ARM64",
+                    "cpu_units": 4096,
+                    "memory_mib": 8192,
+                    "fair_shares": True,
+                    "tenant_weights": ["portal=3"],
+                },
             ],
         }
     ),

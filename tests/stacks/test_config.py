@@ -32,6 +32,18 @@ BAD_POOLS = {
     "a busy loop": ({"look_s": 0}, "look_s of pool 'default' is 0"),
     "more kept directories than a disk bears": ({"keep_failed_dirs": 17}, "keep_failed_dirs of pool 'default' is 17"),
     "fewer than no kept directories": ({"keep_failed_dirs": -1}, "set 0 to 16"),
+    "a weight without a tenant": (
+        {"fair_shares": True, "tenant_weights": ["3"]},
+        "tenant_weights of pool 'default' holds '3'",
+    ),
+    "no weight": ({"fair_shares": True, "tenant_weights": ["a=0"]}, "write tenant=3, with a weight of 1 to 100"),
+    "too heavy a tenant": ({"fair_shares": True, "tenant_weights": ["a=101"]}, "holds 'a=101'"),
+    "one tenant twice": ({"fair_shares": True, "tenant_weights": ["a=2", "a=3"]}, "names the tenant 'a' twice"),
+    "weights that nobody asks for": ({"tenant_weights": ["a=2"]}, "without fair_shares its jobs go by age"),
+    "more weights than fit": (
+        {"fair_shares": True, "tenant_weights": [f"tenant-{n:02}=2" for n in range(15)]},
+        "tenant_weights of all pools take 210 characters",
+    ),
     "a name with capitals": ({"name": "Large"}, "pool name 'Large'"),
     "too long a name": ({"name": "a" * 33}, "32 at most"),
     "an unknown setting": ({"memory": 2048}, "pools[0].memory is no setting"),

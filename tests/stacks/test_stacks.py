@@ -12,7 +12,7 @@ import pytest
 from fleetcap import catalog, keys, limits
 from fleetcap.model import Pool
 from fleetcap.sources import SourceRules
-from stacks.config import PoolConfig
+from stacks.config import SOURCE_HOSTS_MAX_CHARS, TENANT_WEIGHTS_MAX_CHARS, PoolConfig
 from stacks.control import POOL_POLICY
 from tests.stacks.conftest import Synthesized, name_of
 from worker_image.worker import Settings
@@ -357,11 +357,19 @@ def test_a_pool_carries_the_parameters_of_its_launch(stacks: Synthesized) -> Non
 
 
 def test_four_pools_fit_into_the_environment_of_a_function(turned: Synthesized) -> None:
-    """Lambda allows 4 KB; an ARN or a URL is at most 150 characters, and the hosts have 500 of their own."""
-    texts = [json.dumps(pool, separators=(",", ":")) for pool in _pools(turned, "Intake")]
+    """Lambda allows 4 KB; an ARN or a URL is at most 150 characters, and hosts and weights have room of their own."""
+    pools = [pool | {"fair_shares": True, "tenant_weights": {}} for pool in _pools(turned, "Intake")]
+    texts = [json.dumps(pool, separators=(",", ":")) for pool in pools]
     placeholders = max(text.count("<") for text in texts)
+    own = SOURCE_HOSTS_MAX_CHARS + TENANT_WEIGHTS_MAX_CHARS
 
-    assert 4 * (max(map(len, texts)) + placeholders * 40) + 3 * 150 + 500 <= 4_096
+    assert 4 * (max(map(len, texts)) + placeholders * 40) + 3 * 150 + own <= 4_096
+
+
+def test_deciders_learn_of_shares_where_a_pool_has_them(turned: Synthesized) -> None:
+    default, large = _pools(turned, "Intake")
+    assert not default.keys() & {"fair_shares", "tenant_weights"}
+    assert (large["fair_shares"], large["tenant_weights"]) == (True, {"portal": 3})
 
 
 # --- workers

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any, Final, NamedTuple, Protocol
 
 from fleetcap import keys, limits
+from fleetcap.decide import shares
 from fleetcap.model import (
     Attempt,
     Bank,
@@ -48,8 +49,11 @@ class Items(Protocol):
     def partition(self, pk: str) -> Iterable[keys.Item]:
         """All items of a partition by sort key, strongly consistent."""
 
-    def open(self, pk: str, page: int) -> Iterable[keys.Item]:
-        """A partition of the `open` index by rank, lagging, `page` items a request as the caller goes on."""
+    def open(self, pk: str, page: int, since: str = "") -> Iterable[keys.Item]:
+        """A partition of the `open` index by rank, lagging, `page` items a request as the caller goes on.
+
+        `since`: only what ranks there or behind.
+        """
 
     def update(self, write: keys.Write) -> Reply:
         """Update one item if its condition holds."""
@@ -227,6 +231,39 @@ class StoredControlTable:
 
     def requeue(self, running: Job, due_at: float, error: str, attempt: Attempt, op: str) -> bool:
         return self._write(keys.requeue_write(running, due_at, error, attempt, op)) is not None
+
+    # --- shares
+
+    def draw(self, pool: Pool, priority: int, jobs: Mapping[str, int], now: float) -> dict[str, list[int]]:
+        head = self._head(pool, priority)
+        drawn = self._drawn(pool, priority, jobs, everybody=not (head and head.drawn))
+        at = shares.virtual_time(head, max(drawn.values(), default=0), now)
+        tags: dict[str, list[int]] = {}
+        for tenant, count in jobs.items():
+            known, step = drawn.get(tenant, 0), shares.step(pool, tenant)
+            reply = self._items.update(keys.draw_write(pool.name, priority, tenant, known, at, count * step, now))
+            _, standing = keys.drawn_from(reply.item) if reply.item else (tenant, known)
+            # Who is refused was overtaken by another intake of the same tenant, and draws unpaid beside that one.
+            first = standing - count * step if reply.accepted else standing
+            tags[tenant] = [first + number * step for number in range(count)]
+        return tags
+
+    def _drawn(self, pool: Pool, priority: int, tenants: Iterable[str], everybody: bool) -> dict[str, int]:
+        """How far tenants have drawn: these, or all of whom the table knows."""
+        if everybody:
+            return dict(map(keys.drawn_from, self._items.partition(keys.shares_pk(pool.name, priority))))
+        found = (self._items.get(keys.share_key(pool.name, priority, tenant)) for tenant in tenants)
+        return dict(keys.drawn_from(item) for item in found if item)
+
+    def _head(self, pool: Pool, priority: int) -> shares.Head | None:
+        """Who comes next of those that never ran: a job that came back waits where it was long ago."""
+        level = keys.level_of(priority)
+        heads: list[str] = []
+        for shard in range(pool.shards):
+            entries = self._items.open(keys.queued_pk(pool.name, shard), limits.LOOK_ITEMS, since=level)
+            waiting = takewhile(lambda entry: entry.rank.startswith(level), map(self._read.queued, entries))
+            heads += islice((entry.rank for entry in waiting if entry.due_at == entry.queued_at), 1)
+        return shares.Head(*keys.tag_of(min(heads))) if heads else None
 
     def _job(self, write: keys.Write) -> Job | None:
         """The job after the write, or None where its condition refused it."""

@@ -60,12 +60,13 @@ class DynamoItems:
             ConsistentRead=True,
         )
 
-    def open(self, pk: str, page: int) -> Iterator[keys.Item]:
+    def open(self, pk: str, page: int, since: str = "") -> Iterator[keys.Item]:
+        condition = f"#{keys.OPEN_PK} = :pk" + (f" AND #{keys.OPEN_RANK} >= :since" if since else "")
         return self._pages(
             IndexName=keys.OPEN_INDEX,
-            KeyConditionExpression=f"#{keys.OPEN_PK} = :pk",
-            ExpressionAttributeNames={f"#{keys.OPEN_PK}": keys.OPEN_PK},
-            ExpressionAttributeValues=_pack({":pk": pk}),
+            KeyConditionExpression=condition,
+            ExpressionAttributeNames=keys.names_in(condition),
+            ExpressionAttributeValues=_pack({":pk": pk, **({":since": since} if since else {})}),
             Limit=min(page, limits.OPEN_PAGE_ITEMS),
         )
 
