@@ -2,26 +2,52 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
-from fleetcap import limits, wiring
-from fleetcap.decide import launch, recover
+from fleetcap import limits, watch, wiring
+from fleetcap.decide import launch, recover, sweep
 from fleetcap.fleet import Fleet
 from fleetcap.model import FailureClass, Pool, Slot
 from handlers.log import log
 
 
-def handle(fleet: Fleet) -> None:
+class Pass(NamedTuple):
+    """What a pass met in a pool: its slots as they were at first, and how long it took."""
+
+    slots: Sequence[Slot]
+    took_s: float
+
+
+def handle(fleet: Fleet) -> dict[str, Pass]:
     """One pass. It holds no state, may be killed anywhere, and two of them may run at once."""
+    passes: dict[str, Pass] = {}
     for pool in fleet.pools.values():
+        began_at = fleet.clock.now()
         with _failing_alone(fleet, pool, "slots"):
             slots = fleet.slots(pool)
             for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _end_the_overdue, _scale):
                 with _failing_alone(fleet, pool, step.__name__):
                     step(fleet, pool, slots)
+            passes[pool.name] = Pass(slots, fleet.clock.now() - began_at)
+    return passes
+
+
+def look_on(fleet: Fleet, passes: Mapping[str, Pass], began_at: float) -> None:
+    """After a pass that began then: tell the gauges of each pool and, where it is this minute's turn, sweep."""
+    for name, seen in passes.items():
+        with _failing_alone(fleet, fleet.pools[name], "tell"):
+            watch.tell(fleet, fleet.pools[name], seen.slots, seen.took_s, {})
+    if not sweep.due(began_at) or len(passes) < len(fleet.pools):
+        return
+    if fleet.clock.now() - began_at > limits.SWEEP_LATEST_S:
+        fleet.log("not swept", reason="the pools took too long")
+        return
+    try:
+        watch.sweep(fleet, [slot for seen in passes.values() for slot in seen.slots])
+    except Exception as error:
+        fleet.log("tick failed", step="sweep", error=repr(error), tick_failures=1)
 
 
 @contextmanager
@@ -30,15 +56,13 @@ def _failing_alone(fleet: Fleet, pool: Pool, step: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        fleet.log("tick failed", pool=pool.name, step=step, error=repr(error))
+        fleet.log("tick failed", pool=pool.name, step=step, error=repr(error), tick_failures=1)
 
 
 def _fit_the_cap(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
     """The slots above the cap are marked."""
     for mark in recover.retirements(pool, slots):
         fleet.table.retire(mark.slot, mark.retire)
-    states = Counter(slot.state.value for slot in slots)
-    fleet.log("ticked", pool=pool.name, cap=pool.cap, slots=dict(states))
 
 
 def _requeue_orphans(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
@@ -59,7 +83,7 @@ def _look_at_the_doubtful(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> No
         doubts = [doubt for doubt in doubts if isinstance(doubt, recover.Resend)]
     for slot in recover.overdue(slots, began_at):
         reason = "RunTask has had no answer for an hour; see why before a day has passed, when ECS forgets its token"
-        fleet.log("alarm", lease=str(slot.lease), leased_at=slot.leased_at, reason=reason)
+        fleet.log("alarm", lease=str(slot.lease), leased_at=slot.leased_at, reason=reason, unresolved_launches=1)
     by_cluster: dict[str, list[Slot]] = {}
     for slot in _known(fleet, doubts, began_at):
         by_cluster.setdefault(launch.cluster_of(slot.launch), []).append(slot)
@@ -104,4 +128,5 @@ def handler(_event: dict[str, Any], _context: object) -> None:
     """Lambda entry point."""
     global _fleet  # noqa: PLW0603 - made once an execution environment, at the first call
     _fleet = _fleet or wiring.fleet(log)
-    handle(_fleet)
+    began_at = _fleet.clock.now()
+    look_on(_fleet, handle(_fleet), began_at)

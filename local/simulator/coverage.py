@@ -28,6 +28,8 @@ DECISIONS: Final = (
     "log overdue",
     "log stop",
     "log alarm",
+    "log swept",
+    "log foreign task",
     "log ignore",
     "log claimed",
     "log job lost",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
@@ -156,6 +156,7 @@ class History:
         self.workers: dict[str, Process] = {}
         self.tick_at = BEGAN_AT + self.random.uniform(0.0, limits.TICK_PERIOD_S)
         self.names: Counter[str] = Counter()
+        self.strangers: set[str] = set()
         self._cap_before = plan.cap
         self._events_late_s = self._table_back_at = 0.0
 
@@ -291,7 +292,9 @@ class History:
         return Calls(self, process)
 
     def _do_tick(self, process: Process) -> None:
-        tick.handle(self.fleet(process))
+        fleet = self.fleet(process)
+        began_at = fleet.clock.now()
+        tick.look_on(fleet, tick.handle(fleet), began_at)
 
     def _take_in(self, process: Process, records: list[dict[str, Any]]) -> dict[str, Any]:
         caller = self.caller(process)
@@ -314,6 +317,10 @@ class History:
         self.truth.seen[f"log {event} {detail}" if detail else f"log {event}"] += 1
         if event == "leaving" and "not ours" not in str(fields["reason"]):
             self.truth.left(process)
+        if event == "cap breach":
+            raise Violation("CAP", f"a sweep found {fields}")
+        if event == "foreign task" and fields["arn"] not in self.strangers:
+            raise Violation("CAP", f"a sweep takes a task of ours for a foreign one: {fields}")
         if "error" in fields and not any(word in str(fields["error"]) for word in WORLDLY):
             raise Violation("ERROR", f"{process.name} met {fields['error']} in {event!r} {fields}")
         if self.world.lines is not None:
@@ -461,7 +468,9 @@ class History:
                 self.truth.forgetful = True
                 return
             case Trouble.FOREIGN:
-                self._tell(MemoryTask(-1, f"{CLUSTER}/foreign", CLUSTER, "ecs-svc/1", 0.0, Status.STOPPED))
+                stranger = self.ecs.stranger(CLUSTER, "ecs-svc/1", "service:other")
+                self.strangers.add(stranger.arn)
+                self.world.after(trouble.seconds, partial(self.ecs.advance, stranger, Status.STOPPED))
             case Trouble.NO_CAPACITY:
                 self.ecs.capacity = trouble.amount
             case Trouble.EVENTS_LATE:
@@ -496,6 +505,11 @@ class History:
 
     def stale(self, answer: Any) -> Any:  # noqa: ANN401 - DescribeTasks' answer goes in and comes out
         """What DescribeTasks may say for a while: a stopped task lives still, a live one is not known."""
+        if isinstance(answer, list):
+            words = self.stale({task.arn: task.status for task in answer})
+            return [
+                replace(task, status=words[task.arn]) for task in answer if words[task.arn] is not TaskStatus.MISSING
+            ]
         found = {}
         for arn, word in answer.items():
             stopped_at = self.ecs.tasks[arn].stopped_at
@@ -708,7 +722,7 @@ def shown(answer: object) -> str:
         case Reply(accepted=accepted):
             return "accepted" if accepted else f"refused by {_brief(answer.item)}"
         case list():
-            return f"[{'; '.join(_brief(each) for each in answer)}]"
+            return f"[{'; '.join(_brief(each) if isinstance(each, Mapping) else str(each) for each in answer)}]"
         case dict():
             return _brief(answer)
         case _:

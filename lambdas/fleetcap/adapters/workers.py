@@ -10,10 +10,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fleetcap import limits
 from fleetcap.decide import launch as decide
-from fleetcap.model import Doubt, LaunchAnswer, Lease, TaskStatus, Unanswered
+from fleetcap.model import Doubt, LaunchAnswer, Lease, SeenTask, TaskStatus, Unanswered
 
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_ecs.literals import DesiredStatusType
 
 
 class EcsTasks:
@@ -46,6 +47,24 @@ class EcsTasks:
         for start in range(0, len(wanted), limits.DESCRIBE_TASKS_MAX_ARNS):
             page = wanted[start : start + limits.DESCRIBE_TASKS_MAX_ARNS]
             for task in self._client.describe_tasks(cluster=cluster, tasks=page)["tasks"]:
-                stopped = task["lastStatus"] == "STOPPED"
-                found[task["taskArn"]] = TaskStatus.STOPPED if stopped else TaskStatus.ALIVE
+                found[task["taskArn"]] = _status(task["lastStatus"])
         return found
+
+    def listed(self, cluster: str, stopping: bool, token: str) -> tuple[list[str], str]:
+        desired: DesiredStatusType = "STOPPED" if stopping else "RUNNING"
+        if token:
+            answer = self._client.list_tasks(cluster=cluster, desiredStatus=desired, nextToken=token)
+        else:
+            answer = self._client.list_tasks(cluster=cluster, desiredStatus=desired)
+        return list(answer["taskArns"]), answer.get("nextToken", "")
+
+    def identify(self, cluster: str, arns: Collection[str]) -> list[SeenTask]:
+        tasks = self._client.describe_tasks(cluster=cluster, tasks=list(arns))["tasks"]
+        return [
+            SeenTask(task["taskArn"], _status(task["lastStatus"]), task.get("startedBy", ""), task.get("group", ""))
+            for task in tasks
+        ]
+
+
+def _status(last_status: str) -> TaskStatus:
+    return TaskStatus.STOPPED if last_status == "STOPPED" else TaskStatus.ALIVE
