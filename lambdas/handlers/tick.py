@@ -34,12 +34,12 @@ def handle(fleet: Fleet) -> dict[str, Pass]:
     return passes
 
 
-def look_on(fleet: Fleet, passes: Mapping[str, Pass], began_at: float) -> None:
+def look_on(fleet: Fleet, passes: Mapping[str, Pass], began_at: float, sweep_now: bool = False) -> None:
     """After a pass that began then: tell the gauges of each pool and, where it is this minute's turn, sweep."""
     for name, seen in passes.items():
         with _failing_alone(fleet, fleet.pools[name], "tell"):
             watch.tell(fleet, fleet.pools[name], seen.slots, seen.took_s, {})
-    if not sweep.due(began_at) or len(passes) < len(fleet.pools):
+    if not (sweep_now or sweep.due(began_at)) or len(passes) < len(fleet.pools):
         return
     if fleet.clock.now() - began_at > limits.SWEEP_LATEST_S:
         fleet.log("not swept", reason="the pools took too long")
@@ -124,9 +124,9 @@ def _scale(fleet: Fleet, pool: Pool, _slots: Sequence[Slot]) -> None:
 _fleet: Fleet | None = None
 
 
-def handler(_event: dict[str, Any], _context: object) -> None:
-    """Lambda entry point."""
+def handler(event: dict[str, Any], _context: object) -> None:
+    """Lambda entry point. Whoever calls it with `{"sweep": true}` need not wait for a sweep's turn."""
     global _fleet  # noqa: PLW0603 - made once an execution environment, at the first call
     _fleet = _fleet or wiring.fleet(log)
     began_at = _fleet.clock.now()
-    look_on(_fleet, handle(_fleet), began_at)
+    look_on(_fleet, handle(_fleet), began_at, sweep_now=event.get("sweep") is True)
