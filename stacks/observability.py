@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,8 +43,8 @@ class Watch:
 class Observability(Stack):
     """Lifecycle: deployed last, and only looks on. To switch it off, destroy this stack before the setting is deployed.
 
-    Gotcha: an alarm reads one metric and no arithmetic, so that every alarm can be deployed in the embedded cloud;
-    what needs arithmetic, such as a wait beside a free slot, the tick computes.
+    Gotcha: an alarm reads one metric without arithmetic (a label would make it some), so that each can be deployed in
+    the embedded cloud too; what needs arithmetic, such as a wait beside a free slot, the tick computes.
     """
 
     def __init__(self, scope: Construct, config: Config, state: State, control: Control) -> None:
@@ -288,7 +289,6 @@ class Observability(Stack):
             dimensions_map={known.dimension: pool} if pool else None,
             statistic=statistic or cloudwatch.Stats.SUM,
             period=_PERIOD,
-            label=name,
         )
 
 
@@ -304,9 +304,9 @@ def _depth(queue: sqs.Queue, label: str | None = None) -> cloudwatch.Metric:
 
 
 def _graph(
-    title: str, width: int, left: list[cloudwatch.IMetric], right: list[cloudwatch.IMetric] | None = None
+    title: str, width: int, left: Sequence[cloudwatch.IMetric], right: Sequence[cloudwatch.IMetric] = ()
 ) -> cloudwatch.GraphWidget:
     zero = cloudwatch.YAxisProps(min=0)
     return cloudwatch.GraphWidget(
-        title=title, width=width, height=6, left=left, right=right, left_y_axis=zero, right_y_axis=zero
+        title=title, width=width, height=6, left=list(left), right=list(right), left_y_axis=zero, right_y_axis=zero
     )

@@ -25,7 +25,19 @@ from fleetcap.adapters.workers import EcsTasks
 from fleetcap.decide import launch as decide
 from fleetcap.events import TaskStopped, task_stopped
 from fleetcap.limits import DESCRIBE_TASKS_MAX_ARNS
-from fleetcap.model import Doubt, LaunchAnswer, Lease, NotStarted, Pool, SlotId, Started, Stop, TaskStatus, Unanswered
+from fleetcap.model import (
+    Doubt,
+    LaunchAnswer,
+    Lease,
+    NotStarted,
+    Pool,
+    SeenTask,
+    SlotId,
+    Started,
+    Stop,
+    TaskStatus,
+    Unanswered,
+)
 from fleetcap.ports import Tasks
 from local.fargate.tasks import EcsError, Launch, Registry, Status
 from local.memory.ecs import MemoryEcs, MemoryTask
@@ -553,6 +565,15 @@ class RegistryWorld:
         shown = self._registry.describe(self._arn(cluster), arns, False, self.time)["tasks"]
         words = {task["taskArn"]: TaskStatus.STOPPED if "stoppedAt" in task else TaskStatus.ALIVE for task in shown}
         return dict.fromkeys(arns, TaskStatus.MISSING) | words
+
+    def listed(self, cluster: str, stopping: bool, token: str) -> tuple[list[str], str]:
+        desired = "STOPPED" if stopping else "RUNNING"
+        return self._registry.arns(self._arn(cluster), desired, "", "", self.time), token
+
+    def identify(self, cluster: str, arns: Collection[str]) -> list[SeenTask]:
+        shown = self._registry.describe(self._arn(cluster), arns, False, self.time)["tasks"]
+        words = self.describe(cluster, arns)
+        return [SeenTask(each["taskArn"], words[each["taskArn"]], each["startedBy"], each["group"]) for each in shown]
 
     def _arn(self, cluster: str) -> str:
         return f"arn:aws:ecs:us-east-1:000000000000:cluster/{cluster}"

@@ -74,7 +74,7 @@ def test_the_tick_runs_by_itself_every_minute(stage: Stage) -> None:
 
 def test_a_task_that_somebody_else_runs_in_the_cluster_is_told_and_left_alone(stage: Stage) -> None:
     ecs, cluster = stage.client.cloud.client("ecs"), stage.client.outputs["ClusterArn"]
-    [key] = stage.send("two", "beside a stranger", reads=60_000)
+    [key] = stage.send("two", "not-alone", reads=60_000)
     stage.running(key)
     stranger = foreign_task(stage, ["python", "-c", "import time; time.sleep(600)"])
     try:
