@@ -147,19 +147,19 @@ class Observability(Stack):
                 "Stop events wait for task_state: its log has 'not settled' and the error.",
             ),
             Watch(
-                "IntakeDeadLetters",
+                "IntakeGivenUp",
                 _depth(state.intake_dead_letters),
                 1,
                 "A message could not be taken in, however often it was tried. Mend the cause, then redrive the queue.",
             ),
             Watch(
-                "EventDeadLetters",
+                "EventsGivenUp",
                 _depth(control.event_dead_letters),
                 1,
                 "A stop event could not be heard; the tick has found its task meanwhile. See task_state's log.",
             ),
             Watch(
-                "Unpublished",
+                "PublishGivenUp",
                 _depth(control.unpublished),
                 1,
                 "A change of a job was never published: the queue has which, docs/events.md what to do.",
@@ -167,7 +167,7 @@ class Observability(Stack):
         ]
         if self._config.alarm_rejected:
             watches.append(
-                Watch("Rejected", _depth(state.rejected), 1, "A message was refused: 'fleetcap rejected' says why.")
+                Watch("RejectedMessages", _depth(state.rejected), 1, "A message was refused: 'fleetcap rejected' says why.")
             )
         return watches
 

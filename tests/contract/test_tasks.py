@@ -428,6 +428,47 @@ def test_a_task_is_found_in_its_cluster_only(world: World) -> None:
     assert world.word(arn) is TaskStatus.ALIVE
 
 
+# --- ListTasks
+
+
+def listed(world: World, stopping: bool) -> list[str]:
+    """Every page of it."""
+    arns, token = world.tasks.listed(CLUSTER, stopping, "")
+    while token:
+        page, token = world.tasks.listed(CLUSTER, stopping, token)
+        arns += page
+    return arns
+
+
+def test_a_task_is_listed_as_running_until_it_is_to_stop_and_as_stopping_from_then_on(world: World) -> None:
+    arn = world.launch(deaf=True)
+    assert (arn in listed(world, stopping=False), arn in listed(world, stopping=True)) == (True, False)
+    world.reaches(arn, Status.RUNNING)
+    assert (arn in listed(world, stopping=False), arn in listed(world, stopping=True)) == (True, False)
+    world.tasks.stop(CLUSTER, arn, "to see")
+    assert (arn in listed(world, stopping=False), arn in listed(world, stopping=True)) == (False, True)
+    assert world.word(arn) is TaskStatus.ALIVE
+    world.ends(arn, killed=True)
+    world.reaches(arn, Status.STOPPED)
+    assert (arn in listed(world, stopping=False), arn in listed(world, stopping=True)) == (False, True)
+
+
+def test_a_task_is_listed_in_its_cluster_only(world: World) -> None:
+    arn = world.launch()
+    assert arn not in world.tasks.listed(ELSEWHERE, False, "")[0]
+
+
+def test_a_task_says_under_which_lease_it_was_launched(world: World) -> None:
+    lease = a_lease()
+    arn = world.launch(lease)
+    [task] = world.tasks.identify(CLUSTER, [arn, NOBODY])
+    assert (task.arn, task.status, task.started_by) == (arn, TaskStatus.ALIVE, str(lease))
+    world.reaches(arn, Status.RUNNING)
+    world.ends(arn)
+    world.reaches(arn, Status.STOPPED)
+    assert [task.status for task in world.tasks.identify(CLUSTER, [arn])] == [TaskStatus.STOPPED]
+
+
 # --- StopTask
 
 
