@@ -167,7 +167,12 @@ class Observability(Stack):
         ]
         if self._config.alarm_rejected:
             watches.append(
-                Watch("RejectedMessages", _depth(state.rejected), 1, "A message was refused: 'fleetcap rejected' says why.")
+                Watch(
+                    "RejectedMessages",
+                    _depth(state.rejected),
+                    1,
+                    "A message was refused: 'fleetcap rejected' says why.",
+                )
             )
         return watches
 
