@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -14,15 +14,16 @@ from handlers.log import log
 
 
 class Pass(NamedTuple):
-    """What a pass met in a pool: its slots as they were at first, and how long it took."""
+    """What a tick met in a pool: its slots as they were at first, and how long it took."""
 
+    pool: Pool
     slots: Sequence[Slot]
     took_s: float
 
 
-def handle(fleet: Fleet) -> dict[str, Pass]:
-    """One pass. It holds no state, may be killed anywhere, and two of them may run at once."""
-    passes: dict[str, Pass] = {}
+def handle(fleet: Fleet) -> list[Pass]:
+    """One pass over all pools. It holds no state, may be killed anywhere, and two of them may run at once."""
+    passes: list[Pass] = []
     for pool in fleet.pools.values():
         began_at = fleet.clock.now()
         with _failing_alone(fleet, pool, "slots"):
@@ -30,22 +31,22 @@ def handle(fleet: Fleet) -> dict[str, Pass]:
             for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _end_the_overdue, _scale):
                 with _failing_alone(fleet, pool, step.__name__):
                     step(fleet, pool, slots)
-            passes[pool.name] = Pass(slots, fleet.clock.now() - began_at)
+            passes.append(Pass(pool, slots, fleet.clock.now() - began_at))
     return passes
 
 
-def look_on(fleet: Fleet, passes: Mapping[str, Pass], began_at: float, sweep_now: bool = False) -> None:
+def look_on(fleet: Fleet, passes: Sequence[Pass], began_at: float, sweep_now: bool = False) -> None:
     """After a pass that began then: tell the gauges of each pool and, where it is this minute's turn, sweep."""
-    for name, seen in passes.items():
-        with _failing_alone(fleet, fleet.pools[name], "tell"):
-            watch.tell(fleet, fleet.pools[name], seen.slots, seen.took_s, {})
+    for seen in passes:
+        with _failing_alone(fleet, seen.pool, "tell"):
+            watch.tell(fleet, seen.pool, seen.slots, seen.took_s, {})
     if not (sweep_now or sweep.due(began_at)) or len(passes) < len(fleet.pools):
         return
     if fleet.clock.now() - began_at > limits.SWEEP_LATEST_S:
         fleet.log("not swept", reason="the pools took too long")
         return
     try:
-        watch.sweep(fleet, [slot for seen in passes.values() for slot in seen.slots])
+        watch.sweep(fleet, [slot for seen in passes for slot in seen.slots])
     except Exception as error:
         fleet.log("tick failed", step="sweep", error=repr(error), tick_failures=1)
 

@@ -200,8 +200,8 @@ def test_a_task_that_lives_on_without_its_slot_is_a_breach_and_is_neither_stoppe
     slot = zombie(fleet, clock)
     clock.sleep(limits.SWEEP_SETTLED_S + 1)
     before = fleet.table.slot(slot.id)
-    fleet_as_it_is = {name: tick.Pass(fleet.table.slots(name), 0.0) for name in fleet.pools}
-    tick.look_on(fleet, fleet_as_it_is, clock.now(), sweep_now=True)
+    as_it_is = [tick.Pass(pool, fleet.table.slots(pool.name), 0.0) for pool in fleet.pools.values()]
+    tick.look_on(fleet, as_it_is, clock.now(), sweep_now=True)
     [told] = lines.of("cap breach")
     assert (told["arn"], told["started_by"]) == (slot.arn, str(slot.lease))
     assert str(told["reason"]).startswith("its slot was freed 12")
@@ -224,7 +224,7 @@ def test_a_slot_is_looked_at_after_ecs_was_asked(
         return answer
 
     monkeypatch.setattr(tasks, "identify", late)
-    tick.look_on(fleet, {"default": tick.Pass([], 0.0)}, clock.now(), sweep_now=True)
+    tick.look_on(fleet, [tick.Pass(fleet.pools["default"], [], 0.0)], clock.now(), sweep_now=True)
     assert lines.of("cap breach") == []
     assert [line["unknown"] for line in lines.of("swept")] == [1]
 
@@ -304,6 +304,6 @@ def test_a_pool_whose_slots_are_unknown_makes_no_sweep_find_fault_with_its_worke
     fleet: Fleet, clock: HandClock, lines: Lines
 ) -> None:
     work(fleet, clock)
-    tick.look_on(fleet, {}, clock.now(), sweep_now=True)
+    tick.look_on(fleet, [], clock.now(), sweep_now=True)
     assert lines.of("swept") == []
     assert sweep.unknown(["arn:task/0"], []) == ["arn:task/0"]
