@@ -121,6 +121,8 @@ class History:
     def __init__(self, plan: Plan, tracing: bool) -> None:
         self.plan = plan
         self.random, self.chance = self._dice(plan.seed)
+        self.onlookers_chance = Random(plan.seed ^ 0x100C)
+        """Its own, so that looking on changes nothing in the course of a history."""
         self.world = World(tracing)
         self.calls = self.faults = 0
         self.calm_at = BEGAN_AT + plan.calm_at
@@ -294,7 +296,10 @@ class History:
     def _do_tick(self, process: Process) -> None:
         fleet = self.fleet(process)
         began_at = fleet.clock.now()
-        tick.look_on(fleet, tick.handle(fleet), began_at)
+        passes = tick.handle(fleet)
+        calls = Calls(self, process, self.onlookers_chance)
+        table = StoredControlTable(TableItems(calls, self.items), self.read)
+        tick.look_on(replace(fleet, table=table, tasks=Ecs(calls, self.ecs, self.truth)), passes, began_at)
 
     def _take_in(self, process: Process, records: list[dict[str, Any]]) -> dict[str, Any]:
         caller = self.caller(process)
@@ -528,13 +533,13 @@ class History:
     def _skew(self) -> float:
         return self.chance.uniform(-self.plan.skew_s, self.plan.skew_s) if self.plan.skew_s else 0.0
 
-    def draw(self, kinds: tuple[Fault, ...]) -> Fault | None:
+    def draw(self, kinds: tuple[Fault, ...], chance: Random) -> Fault | None:
         """What goes wrong with a call, where something is to; nothing, where the plan has no such fault."""
         plan = self.plan
         possible = [kind for kind in kinds if kind in plan.faults]
         if not possible:
             return None
-        fault = self.chance.choice(possible)
+        fault = chance.choice(possible)
         self.faults += 1
         if self.faults in plan.without:
             return None
@@ -614,8 +619,9 @@ class Queue:
 class Calls:
     """ports.Caller of one process: time passes at each call, and the seed decides what becomes of it."""
 
-    def __init__(self, history: History, process: Process) -> None:
+    def __init__(self, history: History, process: Process, chance: Random | None = None) -> None:
         self._history = history
+        self._chance = chance or history.chance
         self._world = history.world
         self._rate = history.plan.fault_rate
         self._slowest_s = 2 * history.plan.latency_s
@@ -629,10 +635,10 @@ class Calls:
             process.pause(5.0)
             raise NoAnswer("the table is out of reach")
         fault = None
-        if self._rate and world.now < history.calm_at and history.chance.random() < self._rate * LIKELY[kinds]:
-            fault = history.draw(kinds)
+        if self._rate and world.now < history.calm_at and self._chance.random() < self._rate * LIKELY[kinds]:
+            fault = history.draw(kinds, self._chance)
         if fault is None:
-            process.pause(history.chance.random() * self._slowest_s)
+            process.pause(self._chance.random() * self._slowest_s)
             if world.lines is None:
                 return effect()
             answer = self.carry_out(what, effect)
@@ -649,7 +655,7 @@ class Calls:
             raise
 
     def _faulty(self, fault: Fault, what: object, effect: Callable[[], T]) -> T:
-        process, chance = self.process, self._history.chance
+        process, chance = self.process, self._chance
         if fault in CRASHES:
             self._note(what, str(fault))
             if fault is Fault.CRASH_LATE:
@@ -684,7 +690,7 @@ class Calls:
 
     def _later(self, what: object, effect: Callable[[], object]) -> None:
         """The request is still under way, whatever becomes of the caller."""
-        chance = self._history.chance
+        chance = self._chance
         seconds = chance.choice((1.0, 5.0, 30.0, 120.0)) * chance.random()
         self.process.world.after(seconds, partial(self._land, what, effect))
 
