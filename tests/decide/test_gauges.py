@@ -28,6 +28,8 @@ def test_a_wait_is_that_of_a_job_that_may_run_since_it_may() -> None:
     assert (found["queue_depth"], found["oldest_wait_s"]) == (3, 900)
     found = gauges(a_pool(), empty_slots(4), [waiting[1], later], {}, NOW)
     assert (found["queue_depth"], found["oldest_wait_s"]) == (2, 20)
+    found = gauges(a_pool(), empty_slots(4), [later], {}, NOW)
+    assert (found["queue_depth"], found["oldest_wait_s"]) == (1, 0)
 
 
 def test_a_wait_is_unserved_only_where_the_cap_has_room() -> None:

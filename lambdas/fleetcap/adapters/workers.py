@@ -15,6 +15,7 @@ from fleetcap.model import Doubt, LaunchAnswer, Lease, SeenTask, TaskStatus, Una
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
     from mypy_boto3_ecs.literals import DesiredStatusType
+    from mypy_boto3_ecs.type_defs import TaskTypeDef
 
 
 class EcsTasks:
@@ -47,7 +48,7 @@ class EcsTasks:
         for start in range(0, len(wanted), limits.DESCRIBE_TASKS_MAX_ARNS):
             page = wanted[start : start + limits.DESCRIBE_TASKS_MAX_ARNS]
             for task in self._client.describe_tasks(cluster=cluster, tasks=page)["tasks"]:
-                found[task["taskArn"]] = _status(task["lastStatus"])
+                found[task["taskArn"]] = _status(task)
         return found
 
     def listed(self, cluster: str, stopping: bool, token: str) -> tuple[list[str], str]:
@@ -61,10 +62,10 @@ class EcsTasks:
     def identify(self, cluster: str, arns: Collection[str]) -> list[SeenTask]:
         tasks = self._client.describe_tasks(cluster=cluster, tasks=list(arns))["tasks"]
         return [
-            SeenTask(task["taskArn"], _status(task["lastStatus"]), task.get("startedBy", ""), task.get("group", ""))
-            for task in tasks
+            SeenTask(task["taskArn"], _status(task), task.get("startedBy", ""), task.get("group", "")) for task in tasks
         ]
 
 
-def _status(last_status: str) -> TaskStatus:
-    return TaskStatus.STOPPED if last_status == "STOPPED" else TaskStatus.ALIVE
+def _status(task: TaskTypeDef) -> TaskStatus:
+    stopped = task["lastStatus"] == "STOPPED"
+    return TaskStatus.STOPPED if stopped else TaskStatus.ALIVE
