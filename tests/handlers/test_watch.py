@@ -97,14 +97,15 @@ def test_a_launch_that_ecs_refuses_and_one_that_never_beats_have_failed_and_a_wo
     clock.sleep(limits.STRIKES_REMEMBERED_S + 1)
     tick.handle(fleet)
     slot = held(fleet)
-    fleet.settle(slot, TaskStatus.STOPPED)
-    assert [line.get("launches_failed") for line in lines.of("release")] == [1, 1]
+    for _ in range(2):  # two deciders hear of it, and the second one's release is refused
+        fleet.settle(slot, TaskStatus.STOPPED)
+    assert [line.get("launches_failed") for line in lines.of("release")] == [1, 1, None]
     clock.sleep(limits.STRIKES_REMEMBERED_S + 1)
     tick.handle(fleet)
     slot = held(fleet)
     assert fleet.table.beat(slot.lease, slot.arn, True, clock.now()) is not None
     fleet.settle(held(fleet), TaskStatus.STOPPED)
-    assert [line.get("launches_failed") for line in lines.of("release")] == [1, 1, None]
+    assert [line.get("launches_failed") for line in lines.of("release")] == [1, 1, None, None]
 
 
 def test_an_attempt_that_its_worker_cannot_end_is_counted_by_who_does(
@@ -279,6 +280,15 @@ def test_a_sweep_that_takes_too_long_says_what_it_left_out(
     monkeypatch.setattr(tasks, "listed", slower)
     passed(fleet, sweep_now=True)
     assert lines.of("swept")[-1]["left_out"] == "tasks beyond those listed; 100 tasks not looked at"
+
+
+def test_a_sweep_makes_so_many_calls_and_no_more(fleet: Fleet, tasks: FakeTasks, lines: Lines) -> None:
+    tasks.strangers = [stranger(number) for number in range(limits.SWEEP_CALLS + 50)]
+    tasks.page = 1
+    passed(fleet, sweep_now=True)
+    [line] = lines.of("swept")
+    assert (tasks.lists, line["listed"]) == (limits.SWEEP_CALLS, limits.SWEEP_CALLS)
+    assert str(line["left_out"]).startswith("tasks beyond those listed")
 
 
 def test_a_tick_that_took_long_leaves_the_sweep_to_the_next(fleet: Fleet, clock: HandClock, lines: Lines) -> None:
