@@ -19,6 +19,7 @@ def deployment(overrides: Mapping[str, object] | None = None, outdir: str | None
     from aws_cdk import App
 
     from stacks.control import Control
+    from stacks.observability import Observability
     from stacks.state import State
     from stacks.worker import Worker
 
@@ -28,7 +29,9 @@ def deployment(overrides: Mapping[str, object] | None = None, outdir: str | None
 
     state = State(app, config)
     worker = Worker(app, config, state)
-    Control(app, config, state, worker)
+    control = Control(app, config, state, worker)
+    if config.observability:
+        Observability(app, config, state, control)
     return app
 
 

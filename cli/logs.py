@@ -14,6 +14,7 @@ from rich.text import Text
 
 from cli.board import moment
 from cli.target import AsJson, CloudName, Failed, StackName, Target, reached
+from fleetcap import metrics
 from fleetcap.model import Job, key_hash
 
 LOOK_BACK_S: Final = 86_400
@@ -155,6 +156,7 @@ def read(text: str, who: str, at: float, name: str) -> Line:
         fields = None
     if not isinstance(fields, dict):
         return Line(at, who, text.strip(), {}, name)
+    fields.pop(metrics.EMBEDDED, None)  # for CloudWatch; the figures themselves stay
     if who == "worker" and "lease" in fields:
         slot, _, _ = str(fields["lease"]).rpartition("/")
         who = f"worker {slot}"

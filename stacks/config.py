@@ -70,6 +70,8 @@ LOG_RETENTION_DAYS: Final = MappingProxyType(
     }
 )
 """The retentions on offer, by the names that the CDK gives them."""
+ALARM_PERIOD_S: Final = 300
+ALARM_BACKOFF_S: Final = range(ALARM_PERIOD_S, 86_400 + 1, ALARM_PERIOD_S)
 
 NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
 HOST: Final = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
@@ -79,6 +81,7 @@ ADDRESS: Final = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)")
 OWNER: Final = re.compile(r"([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])=([0-9]{12})")
 WEIGHT: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,31})=([1-9][0-9]*)")
 KMS_KEY: Final = re.compile(r"arn:aws[a-z-]*:kms:[a-z0-9-]+:[0-9]{12}:key/[A-Za-z0-9-]+")
+TOPIC: Final = re.compile(r"arn:aws[a-z-]*:sns:[a-z0-9-]+:[0-9]{12}:[A-Za-z0-9_-]{1,256}")
 SUFFIX: Final = re.compile(r"(\.[a-z0-9_-]{1,32}){1,4}")
 KIND: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PARAM: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
@@ -173,6 +176,12 @@ class Config:
     s3_trigger: bool = False
     cache_kms_key: str = ""
     processors: tuple[catalog.Processor, ...] = ()
+    observability: bool = True
+    alarm_topic_arn: str = ""
+    alarm_unserved_s: int = 300
+    alarm_backoff_s: int = 900
+    alarm_queue_age_s: int = 900
+    alarm_rejected: bool = False
 
     @classmethod
     def from_context(cls, context: Mapping[str, object]) -> Config:
@@ -197,6 +206,11 @@ class Config:
         """The deployment's own processors as `catalog.declare` reads them; empty where it has none."""
         declared = [asdict(processor) for processor in self.processors]
         return json.dumps(declared, separators=(",", ":")) if declared else ""
+
+    @property
+    def metrics_namespace(self) -> str:
+        """Where CloudWatch keeps the deployment's metrics; empty where there are none."""
+        return f"Fleetcap/{self.name}" if self.observability else ""
 
     def stack(self, part: str) -> str:
         """The name of one of the deployment's stacks, such as `Fleetcap-State`."""
@@ -334,6 +348,7 @@ def _refusals(config: Config) -> Iterator[str]:
     yield from _data_refusals(config)
     yield from _event_refusals(config)
     yield from _processor_refusals(config)
+    yield from _alarm_refusals(config)
 
 
 def _pool_list_refusals(names: Sequence[str]) -> Iterator[str]:
@@ -603,6 +618,32 @@ def _processor_refusals(config: Config) -> Iterator[str]:
         yield (
             f"processors takes {len(config.declared_processors)} characters, but beside {len(config.pools)} pools "
             f"Lambda's environment of 4 KB leaves them {room}: use a second deployment under another name."
+        )
+
+
+def _alarm_refusals(config: Config) -> Iterator[str]:
+    if config.alarm_topic_arn and not TOPIC.fullmatch(config.alarm_topic_arn):
+        yield (
+            f"alarm_topic_arn is {config.alarm_topic_arn!r}, but alarms are sent to a standard SNS topic: "
+            f"write the topic's ARN, or leave it empty."
+        )
+    if config.alarm_topic_arn and not config.observability:
+        yield "alarm_topic_arn is set, but observability is false and no alarm exists: set it true, or name no topic."
+    if config.alarm_unserved_s <= limits.UNSERVED_S:
+        yield (
+            f"alarm_unserved_s is {config.alarm_unserved_s}, but the tick gives a job a worker of its own only after "
+            f"{limits.UNSERVED_S} s: set more."
+        )
+    if config.alarm_backoff_s not in ALARM_BACKOFF_S:
+        yield (
+            f"alarm_backoff_s is {config.alarm_backoff_s}, but alarms look at pieces of {ALARM_PERIOD_S} s, and back "
+            f"over a day at most: choose a multiple of {ALARM_PERIOD_S}."
+        )
+    if not limits.QUEUE_VISIBILITY_S < config.alarm_queue_age_s < limits.QUEUE_RETENTION_S:
+        yield (
+            f"alarm_queue_age_s is {config.alarm_queue_age_s}, but a message that is tried again is "
+            f"{limits.QUEUE_VISIBILITY_S} s old, and none is kept for {limits.QUEUE_RETENTION_S} s: "
+            f"choose a figure between them."
         )
 
 

@@ -27,6 +27,7 @@ from stacks.worker import (
     allow,
     declared_processors,
     may_log,
+    metrics_namespace,
     service_role,
     via_s3,
 )
@@ -95,7 +96,13 @@ class Control(Stack):
         return task_state
 
     def _tick(self) -> lambda_.Function:
-        tick = self._decider("tick", {}, allow(["ecs:DescribeTasks", "ecs:StopTask"], self._tasks_arn()))
+        tick = self._decider(
+            "tick",
+            {},
+            allow(["ecs:DescribeTasks", "ecs:StopTask"], self._tasks_arn()),
+            # Its resource is the cluster's EC2 machines, of which there are none; the condition names the cluster.
+            allow(["ecs:ListTasks"], "*", when={"ArnEquals": {"ecs:cluster": self._worker.cluster.cluster_arn}}),
+        )
         # A tick that failed is made good by the next one, not by a second try beside it.
         tick.configure_async_invoke(retry_attempts=0, max_event_age=Duration.seconds(limits.TICK_PERIOD_S))
         role = service_role(
@@ -187,6 +194,7 @@ class Control(Stack):
                 "POWERTOOLS_LOG_LEVEL": "INFO",
                 ENV_APP_ID: f"{config.name}-{name}",
             }
+            | metrics_namespace(config)
             | environment,
         )
 

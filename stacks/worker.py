@@ -203,15 +203,24 @@ def _repository_arn(image: str) -> str:
 
 def _environment(pool: PoolConfig, config: Config, state: State, image: str) -> dict[str, str]:
     knobs = {"pool": pool.name, "image": image} | {knob: getattr(pool, knob) for knob in ENV_WORKER_KNOBS}
-    return {
-        keys.ENV_TABLE: state.table.table_name,
-        keys.ENV_CACHE_BUCKET: state.cache.bucket_name,
-        keys.ENV_CACHE_PREFIX: config.cache_prefix,
-        keys.ENV_SOURCE_HOSTS: ",".join(config.source_hosts),
-        keys.ENV_SOURCE_RULES: json.dumps(_source_rules(config), separators=(",", ":")),
-        keys.ENV_WORKER: json.dumps(knobs, separators=(",", ":")),
-        ENV_APP_ID: f"{config.name}-worker",
-    } | declared_processors(config)
+    return (
+        {
+            keys.ENV_TABLE: state.table.table_name,
+            keys.ENV_CACHE_BUCKET: state.cache.bucket_name,
+            keys.ENV_CACHE_PREFIX: config.cache_prefix,
+            keys.ENV_SOURCE_HOSTS: ",".join(config.source_hosts),
+            keys.ENV_SOURCE_RULES: json.dumps(_source_rules(config), separators=(",", ":")),
+            keys.ENV_WORKER: json.dumps(knobs, separators=(",", ":")),
+            ENV_APP_ID: f"{config.name}-worker",
+        }
+        | declared_processors(config)
+        | metrics_namespace(config)
+    )
+
+
+def metrics_namespace(config: Config) -> dict[str, str]:
+    """Who writes a log learns where its metrics go, if anywhere."""
+    return {keys.ENV_METRICS: config.metrics_namespace} if config.observability else {}
 
 
 def declared_processors(config: Config) -> dict[str, str]:

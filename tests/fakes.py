@@ -9,10 +9,10 @@ from typing import Any
 
 import boto3
 
-from fleetcap import keys
+from fleetcap import keys, limits, metrics
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
-from fleetcap.model import Artifact, LaunchAnswer, Lease, Pool, Started, TaskStatus
+from fleetcap.model import Artifact, LaunchAnswer, Lease, Pool, SeenTask, Started, TaskStatus
 from fleetcap.ports import Assignment, Child, ChildReport
 
 LAUNCH = {
@@ -53,6 +53,10 @@ class FakeTasks:
     calls: list[Lease] = field(default_factory=list)
     stopped: list[str] = field(default_factory=list)
     words: dict[str, TaskStatus] = field(default_factory=dict)
+    strangers: list[SeenTask] = field(default_factory=list)
+    stopping: set[str] = field(default_factory=set)
+    page: int = 100
+    lists: int = 0
 
     def run(self, lease: Lease, launch: str) -> LaunchAnswer:
         assert launch, "a launch without parameters"
@@ -69,6 +73,27 @@ class FakeTasks:
     def describe(self, cluster: str, arns: Collection[str]) -> Mapping[str, TaskStatus]:
         assert cluster == LAUNCH["cluster"]
         return {arn: self.words.get(arn, TaskStatus.ALIVE) for arn in arns}
+
+    def listed(self, cluster: str, stopping: bool, token: str) -> tuple[list[str], str]:
+        assert cluster == LAUNCH["cluster"]
+        self.lists += 1
+        arns = [task.arn for task in self._everybody() if (task.arn in self.stopping) is stopping]
+        start = int(token or 0)
+        end = start + self.page
+        return arns[start:end], str(end) if end < len(arns) else ""
+
+    def identify(self, cluster: str, arns: Collection[str]) -> list[SeenTask]:
+        assert cluster == LAUNCH["cluster"]
+        assert 0 < len(arns) <= limits.DESCRIBE_TASKS_MAX_ARNS
+        return [task for task in self._everybody() if task.arn in arns]
+
+    def _everybody(self) -> list[SeenTask]:
+        """Whom we launched, as DescribeTasks words it, and the strangers."""
+        ours = (
+            SeenTask(arn, self.words.get(arn, TaskStatus.ALIVE), lease, "family:worker")
+            for lease, arn in self.launched.items()
+        )
+        return [*ours, *self.strangers]
 
 
 @dataclass
@@ -118,6 +143,7 @@ class Lines:
     written: list[tuple[str, dict[str, object]]] = field(default_factory=list)
 
     def __call__(self, event: str, **fields: object) -> None:
+        metrics.embedded(fields, "Fleetcap/test", 0.0)  # what is a metric is fit to be one
         self.written.append((event, fields))
 
     def of(self, event: str) -> list[dict[str, object]]:

@@ -64,9 +64,10 @@ def test_decisions_import_the_standard_library_and_the_values_they_decide_on(pat
 
 
 @pytest.mark.parametrize("path", sources("stacks"), ids=lambda path: path.stem)
-def test_stacks_take_names_limits_and_the_catalog_from_the_product_and_nothing_else(path: Path) -> None:
+def test_stacks_take_names_limits_metrics_and_the_catalog_from_the_product_and_nothing_else(path: Path) -> None:
     taken = {name for name in imported(path) if name.startswith(("fleetcap", "handlers", "worker_image"))}
-    assert all(name.startswith(("fleetcap.keys", "fleetcap.limits", "fleetcap.catalog")) for name in taken), taken
+    names = ("fleetcap.keys", "fleetcap.limits", "fleetcap.catalog", "fleetcap.metrics")
+    assert all(name.startswith(names) for name in taken), taken
 
 
 EXPRESSION = re.compile(r"^(SET|REMOVE|ADD) |attribute_(not_)?exists\(|#(state|status|generation|arn|attempt)\b")

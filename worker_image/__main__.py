@@ -25,7 +25,7 @@ def main() -> int:
     """Run one worker until it leaves. 0: it left in order."""
     lease = Lease.parse(wiring.setting(keys.ENV_LEASE))
     settings = Settings(**json.loads(wiring.setting(keys.ENV_WORKER)))
-    log = LineLog(lease=str(lease))
+    log = LineLog(wiring.setting(keys.ENV_METRICS, ""), lease=str(lease))
     clock = SystemClock()
     draining = _on_signals()
     children = _children(settings)

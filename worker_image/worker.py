@@ -237,7 +237,9 @@ class Worker:
             return False
         now = self._clock.now()
         lane = self._lanes[claim.holder.lane] = _Lane(job, heartbeat_at=now, fence_checked_at=now)
-        self._say("claimed", job)
+        # Only a run's first attempt waited for a worker alone; later ones also for their turn to be tried again.
+        waited_s = round(max(job.claimed_at - job.queued_at, 0.0), 3)
+        self._say("claimed", job, pool=job.pool, **({} if job.history else {"time_to_worker_s": waited_s}))
         try:
             lane.child = self._children.start(_assignment(job))
         except Exception as error:  # whatever it is, the job must not stay in a lane where nothing runs
@@ -348,7 +350,8 @@ class Worker:
             accepted = self._table.finish(job, JobStatus.COMPLETED, now, "", artifacts, ending.op)
         ended = type(ending.outcome).__name__ if ending.outcome else JobStatus.COMPLETED.value
         reason = ending.outcome.error if ending.outcome else ""
-        self._say("ended", job, outcome=ended, reason=reason, accepted=accepted)
+        counted = {f"attempts_{retry.ending(ending.outcome)}": 1} if accepted else {}
+        self._say("ended", job, outcome=ended, reason=reason, accepted=accepted, pool=job.pool, **counted)
         if accepted or not isinstance(ending.outcome, retry.Requeue):
             return True
         standing = self._table.job(job.key)

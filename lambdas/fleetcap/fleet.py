@@ -166,14 +166,18 @@ class Fleet:
         answer = self.tasks.run(lease, request)
         match answer:
             case Started(arn):
-                self.log("launched", lease=str(lease), arn=arn)
+                self._say("launched", lease, arn=arn, launches_started=1)
                 if not self.table.launched(lease, arn, self.clock.now()):
                     self._stop_if_unfenced(lease, arn, request)
             case NotStarted(reason):
                 self._release(lease, "", taxonomy.never_started(reason), failed=True, strikes=strikes)
             case Unanswered(doubt, reason):
-                self.log("launch unanswered", lease=str(lease), doubt=doubt.value, reason=reason)
+                self._say("launch unanswered", lease, doubt=doubt.value, reason=reason, launches_unanswered=1)
         return answer
+
+    def _say(self, event: str, lease: Lease, **fields: object) -> None:
+        """Log a line about a launch, figures among its fields being its pool's."""
+        self.log(event, lease=str(lease), pool=lease.slot.pool, **fields)
 
     def _stop_if_unfenced(self, lease: Lease, arn: str, request: str) -> None:
         """A launch that its worker's first beat overtook is well; a task under a slot that was freed must not live."""
@@ -219,7 +223,8 @@ class Fleet:
         now = self.clock.now()
         retry_at = capacity.retry_at(strikes, now, self.clock.uniform(0, 1)) if failed else 0.0
         released = self.table.release(lease, arn, now, why, retry_at, self.clock.unique(), use)
-        self.log("release", lease=str(lease), arn=arn, why=why, refused=not released, retry_at=retry_at)
+        counted = {"launches_failed": 1} if failed and released else {}
+        self._say("release", lease, arn=arn, why=why, refused=not released, retry_at=retry_at, **counted)
         return released
 
     # --- workers that are idle, old, or not wanted
@@ -303,4 +308,6 @@ class Fleet:
             holder=str(job.holder),
             outcome=type(outcome).__name__,
             refused=not accepted,
+            pool=job.pool,
+            **({f"attempts_{retry.ending(outcome)}": 1} if accepted else {}),
         )

@@ -76,6 +76,22 @@ LOOK_BUDGET_S: Final = 25
 SCALE_BUDGET_S: Final = 15
 """How long one tick begins launches for a pool; the next one goes on."""
 
+# --- watching
+QUIET_S: Final = 300
+"""How long a pool's gauges are told after the last change of an idle pool: each is seen at zero, then nothing is."""
+DEPTH_READ: Final = 2_000
+"""How many queued jobs the gauges look at; a longer queue is told as this long."""
+SWEEP_PERIOD_S: Final = 300
+SWEEP_OFFSET_S: Final = 120
+SWEEP_LATEST_S: Final = 30
+"""A tick that has taken longer leaves the sweep to the next one whose turn it is."""
+SWEEP_BUDGET_S: Final = 15
+SWEEP_CALLS: Final = 200
+SWEEP_PAUSE_S: Final = 0.06
+"""Between two calls of a sweep: ECS grants 20 reads a second, and those who launch and look need some of them."""
+SWEEP_SETTLED_S: Final = 120
+"""For how long after a release DescribeTasks may still show the task as it was before."""
+
 # --- jobs
 OPEN_SHARDS: Final = 1
 """Partitions of the queue in the index. It may be raised by a deploy, never lowered: jobs would be left unread."""
@@ -169,3 +185,7 @@ assert MISSING_IS_PROOF_S < ECS_CALL_TOKEN_LIFE_S
 assert CAP_MAX <= BANKS_MAX * BANK_SLOTS
 assert PUBLISH_MAX_AGE_S < STREAM_RETENTION_S, "a change that is put aside can still be read from the stream"
 assert 4 * UNRESOLVED_ALARM_S < ECS_CALL_TOKEN_LIFE_S, "a person has most of a day"
+assert SWEEP_LATEST_S + SWEEP_BUDGET_S + 15 <= DECIDER_TIMEOUT_S, "a sweep ends within its tick, its last call slow"
+assert SWEEP_OFFSET_S % TICK_PERIOD_S == 0, "a sweep is some tick's turn"
+assert SWEEP_PERIOD_S % TICK_PERIOD_S == 0
+assert 1 / SWEEP_PAUSE_S < 20, "ECS reads come out of one bucket of 20 a second"

@@ -503,3 +503,13 @@ class TaskStatus(StrEnum):
     ALIVE = "ALIVE"
     STOPPED = "STOPPED"
     MISSING = "MISSING"
+
+
+@dataclass(frozen=True)
+class SeenTask:
+    """A task as DescribeTasks showed it, whoever launched it. `group` is its family or service, in ECS's words."""
+
+    arn: str
+    status: TaskStatus
+    started_by: str = ""
+    group: str = ""

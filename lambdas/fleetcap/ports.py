@@ -25,6 +25,7 @@ from fleetcap.model import (
     Queued,
     Reservation,
     Running,
+    SeenTask,
     Slot,
     SlotId,
     TaskStatus,
@@ -195,6 +196,15 @@ class Tasks(Protocol):
 
     def describe(self, cluster: str, arns: Collection[str]) -> Mapping[str, TaskStatus]:
         """DescribeTasks for every ARN; each appears in the answer."""
+
+    def listed(self, cluster: str, stopping: bool, token: str) -> tuple[list[str], str]:
+        """One page of ListTasks behind `token` ("" at first): ARNs, and the next token, "" where there is none.
+
+        Tasks that are meant to run, or with `stopping` those that are not any more, also long stopped ones. It lags.
+        """
+
+    def identify(self, cluster: str, arns: Collection[str]) -> list[SeenTask]:
+        """DescribeTasks in one call, at most 100 ARNs: who the tasks are that ECS knows. It lags."""
 
 
 class Cache(Protocol):

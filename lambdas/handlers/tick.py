@@ -2,33 +2,54 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from fleetcap import limits, wiring
-from fleetcap.decide import capacity, launch, recover
+from fleetcap import limits, watch, wiring
+from fleetcap.decide import capacity, launch, recover, standby, sweep
 from fleetcap.fleet import Fleet, Standing
 from fleetcap.model import FailureClass, Pool, Slot
 from handlers.log import log
 
 
-def handle(fleet: Fleet) -> None:
-    """One pass. It holds no state, may be killed anywhere, and two of them may run at once."""
+class Pass(NamedTuple):
+    """What a tick met in a pool at first, and how long it took."""
+
+    standing: Standing
+    took_s: float
+
+
+def handle(fleet: Fleet) -> list[Pass]:
+    """One pass over all pools. It holds no state, may be killed anywhere, and two of them may run at once."""
+    passes: list[Pass] = []
     for pool in fleet.pools.values():
+        began_at = fleet.clock.now()
         with _failing_alone(fleet, pool, "slots"):
             standing = fleet.look(pool, whole=True)
-            for step in (
-                _fit_the_cap,
-                _requeue_orphans,
-                _look_at_the_doubtful,
-                _tell_workers,
-                _end_the_overdue,
-                _scale,
-            ):
+            for step in STEPS:
                 with _failing_alone(fleet, pool, step.__name__):
                     step(fleet, standing)
+            passes.append(Pass(standing, fleet.clock.now() - began_at))
+    return passes
+
+
+def look_on(fleet: Fleet, passes: Sequence[Pass], began_at: float, sweep_now: bool = False) -> None:
+    """After a pass that began then: tell the gauges of each pool and, where it is this minute's turn, sweep."""
+    for seen in passes:
+        pool, slots = seen.standing.pool, seen.standing.slots
+        with _failing_alone(fleet, pool, "tell"):
+            phases = standby.phases(seen.standing.reservations, slots, began_at)
+            watch.tell(fleet, pool, slots, seen.took_s, phases)
+    if not (sweep_now or sweep.due(began_at)) or len(passes) < len(fleet.pools):
+        return
+    if fleet.clock.now() - began_at > limits.SWEEP_LATEST_S:
+        fleet.log("not swept", reason="the pools took too long")
+        return
+    try:
+        watch.sweep(fleet, [slot for seen in passes for slot in seen.standing.slots])
+    except Exception as error:
+        fleet.log("tick failed", step="sweep", error=repr(error), tick_failures=1)
 
 
 @contextmanager
@@ -37,7 +58,7 @@ def _failing_alone(fleet: Fleet, pool: Pool, step: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        fleet.log("tick failed", pool=pool.name, step=step, error=repr(error))
+        fleet.log("tick failed", pool=pool.name, step=step, error=repr(error), tick_failures=1)
 
 
 def _fit_the_cap(fleet: Fleet, standing: Standing) -> None:
@@ -45,8 +66,6 @@ def _fit_the_cap(fleet: Fleet, standing: Standing) -> None:
     pool = standing.pool
     for mark in fleet.for_a_while(recover.retirements(pool, standing.slots)):
         fleet.table.retire(mark.slot, mark.retire, mark.version)
-    states = Counter(slot.state.value for slot in standing.slots)
-    fleet.log("ticked", pool=pool.name, cap=pool.cap, mode=pool.mode.value, slots=dict(states))
 
 
 def _requeue_orphans(fleet: Fleet, standing: Standing) -> None:
@@ -68,7 +87,7 @@ def _look_at_the_doubtful(fleet: Fleet, standing: Standing) -> None:
         doubts = [doubt for doubt in doubts if isinstance(doubt, recover.Resend)]
     for slot in recover.overdue(slots, began_at):
         reason = "RunTask has had no answer for an hour; see why before a day has passed, when ECS forgets its token"
-        fleet.log("alarm", lease=str(slot.lease), leased_at=slot.leased_at, reason=reason)
+        fleet.log("alarm", lease=str(slot.lease), leased_at=slot.leased_at, reason=reason, unresolved_launches=1)
     by_cluster: dict[str, list[Slot]] = {}
     for slot in _known(fleet, doubts, began_at):
         by_cluster.setdefault(launch.cluster_of(slot.launch), []).append(slot)
@@ -123,8 +142,9 @@ STEPS: Final = (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _tell_wor
 _fleet: Fleet | None = None
 
 
-def handler(_event: dict[str, Any], _context: object) -> None:
-    """Lambda entry point."""
+def handler(event: dict[str, Any], _context: object) -> None:
+    """Lambda entry point. Whoever calls it with `{"sweep": true}` need not wait for a sweep's turn."""
     global _fleet  # noqa: PLW0603 - made once an execution environment, at the first call
     _fleet = _fleet or wiring.fleet(log)
-    handle(_fleet)
+    began_at = _fleet.clock.now()
+    look_on(_fleet, handle(_fleet), began_at, sweep_now=event.get("sweep") is True)

@@ -9,10 +9,11 @@ from typing import Any, Final
 from fleetcap.decide import launch as decide
 from fleetcap.decide.capacity import SPOT
 from fleetcap.limits import ECS_CALL_TOKEN_LIFE_S, STOPPED_TASKS_VISIBLE_S
-from fleetcap.model import LaunchAnswer, Lease, TaskStatus
+from fleetcap.model import LaunchAnswer, Lease, SeenTask, TaskStatus
 from local.fargate.tasks import NO_CAPACITY, TOKEN_LIFE_AFTER_TASK_S, Status
 
 _ARN: Final = "arn:aws:ecs:local:000000000000:task/fleet/{:032x}"
+LIST_PAGE: Final = 100
 _LATER: Final = {status: frozenset(list(Status)[number:]) for number, status in enumerate(Status, start=1)}
 
 
@@ -30,6 +31,7 @@ class MemoryTask:
     stopped_at: float = 0.0
     stop_code: str = ""
     reason: str = ""
+    group: str = ""
 
     @property
     def live(self) -> bool:
@@ -100,7 +102,25 @@ class MemoryEcs:
     def describe(self, cluster: str, arns: Collection[str]) -> Mapping[str, TaskStatus]:
         return {arn: self._status(cluster, arn) for arn in arns}
 
+    def listed(self, cluster: str, stopping: bool, token: str) -> tuple[list[str], str]:
+        shown = (task for task in self.tasks.values() if task.stopping is stopping and self._shown(cluster, task.arn))
+        arns = [task.arn for task in shown]
+        start = int(token or 0)
+        end = start + LIST_PAGE
+        return arns[start:end], str(end) if end < len(arns) else ""
+
+    def identify(self, cluster: str, arns: Collection[str]) -> list[SeenTask]:
+        tasks = (task for arn in arns if (task := self._shown(cluster, arn)))
+        return [SeenTask(task.arn, self._status(cluster, task.arn), task.started_by, task.group) for task in tasks]
+
     # --- what happens to tasks
+
+    def stranger(self, cluster: str, started_by: str, group: str) -> MemoryTask:
+        """A task that somebody else runs in the cluster. It lives until it is advanced, and is none of `live`."""
+        number = len(self.tasks)
+        task = MemoryTask(number, _ARN.format(number), cluster, started_by, self._now(), Status.RUNNING, group=group)
+        self.tasks[task.arn] = task
+        return task
 
     def advance(self, task: MemoryTask, status: Status) -> None:
         """The task reached a later status. A task that was stopped before it ran never runs. Raises ValueError."""
@@ -110,7 +130,7 @@ class MemoryEcs:
         task.status = status
         if status is Status.STOPPED:
             task.stopped_at = self._now()
-            del self.live[task.arn]
+            self.live.pop(task.arn, None)
         self._on_change(task)
 
     def stopping(self, task: MemoryTask, code: str, reason: str) -> None:

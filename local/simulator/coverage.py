@@ -42,6 +42,8 @@ DECISIONS: Final = (
     "log alarm",
     "log leave",
     "log interrupted",
+    "log swept",
+    "log foreign task",
     "log ignore",
     "log claimed",
     "log job lost",

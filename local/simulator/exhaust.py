@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final, NamedTuple, TypeVar
 
 from fleetcap import keys, limits
 from fleetcap.adapters.control_table import StoredControlTable
+from handlers import tick
 from local.memory.ecs import MemoryTask
 from local.simulator.history import POOL, Calls, History, shown, told
 from local.simulator.plan import Fault, Plan
@@ -93,6 +94,10 @@ class Scope(History):
 
     def caller(self, process: Process) -> Calls:
         return Explored(self, process)
+
+    def _do_tick(self, process: Process) -> None:
+        """Without its look at gauges and tasks, which follows everything that it does, and changes nothing."""
+        tick.handle(self.fleet(process))
 
     # --- setting the scene
 

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
@@ -151,6 +151,8 @@ class History:
     def __init__(self, plan: Plan, tracing: bool) -> None:
         self.plan = plan
         self.random, self.chance = self._dice(plan.seed)
+        self.onlookers_chance = Random(plan.seed ^ 0x100C)
+        """Its own, so that looking on changes nothing in the course of a history."""
         self.world = World(tracing)
         self.calls = self.faults = 0
         self.calm_at = BEGAN_AT + plan.calm_at
@@ -188,6 +190,7 @@ class History:
         self.workers: dict[str, Process] = {}
         self.tick_at = BEGAN_AT + self.random.uniform(0.0, limits.TICK_PERIOD_S)
         self.names: Counter[str] = Counter()
+        self.strangers: set[str] = set()
         self._cap_before = plan.cap
         self._image, self._image_before, self._image_at = "1", "1", BEGAN_AT
         self._events_late_s = self._table_back_at = 0.0
@@ -408,7 +411,12 @@ class History:
         return Calls(self, process)
 
     def _do_tick(self, process: Process) -> None:
-        tick.handle(self.fleet(process))
+        fleet = self.fleet(process)
+        began_at = fleet.clock.now()
+        passes = tick.handle(fleet)
+        calls = Calls(self, process, self.onlookers_chance)
+        table = StoredControlTable(TableItems(calls, self.items), self.read)
+        tick.look_on(replace(fleet, table=table, tasks=Ecs(calls, self.ecs, self.truth)), passes, began_at)
 
     def _take_in(self, process: Process, records: list[dict[str, Any]]) -> dict[str, Any]:
         caller = self.caller(process)
@@ -431,6 +439,10 @@ class History:
         self.truth.seen[f"log {event} {detail}" if detail else f"log {event}"] += 1
         if event == "leaving" and "not ours" not in str(fields["reason"]):
             self.truth.left(process)
+        if event == "cap breach":
+            raise Violation("CAP", f"a sweep found {fields}")
+        if event == "foreign task" and fields["arn"] not in self.strangers:
+            raise Violation("CAP", f"a sweep takes a task of ours for a foreign one: {fields}")
         if "error" in fields and not any(word in str(fields["error"]) for word in WORLDLY):
             raise Violation("ERROR", f"{process.name} met {fields['error']} in {event!r} {fields}")
         if self.world.lines is not None:
@@ -590,7 +602,9 @@ class History:
                 self.truth.forgetful = True
                 return
             case Trouble.FOREIGN:
-                self._tell(MemoryTask(-1, f"{CLUSTER}/foreign", CLUSTER, "ecs-svc/1", 0.0, Status.STOPPED))
+                stranger = self.ecs.stranger(CLUSTER, "ecs-svc/1", "service:other")
+                self.strangers.add(stranger.arn)
+                self.world.after(trouble.seconds, partial(self.ecs.advance, stranger, Status.STOPPED))
             case Trouble.NO_CAPACITY:
                 self.ecs.capacity = trouble.amount
             case Trouble.NO_SPOT:
@@ -632,6 +646,11 @@ class History:
 
     def stale(self, answer: Any) -> Any:  # noqa: ANN401 - DescribeTasks' answer goes in and comes out
         """What DescribeTasks may say for a while: a stopped task lives still, a live one is not known."""
+        if isinstance(answer, list):
+            words = self.stale({task.arn: task.status for task in answer})
+            return [
+                replace(task, status=words[task.arn]) for task in answer if words[task.arn] is not TaskStatus.MISSING
+            ]
         found = {}
         for arn, word in answer.items():
             stopped_at = self.ecs.tasks[arn].stopped_at
@@ -650,13 +669,13 @@ class History:
     def _skew(self) -> float:
         return self.chance.uniform(-self.plan.skew_s, self.plan.skew_s) if self.plan.skew_s else 0.0
 
-    def draw(self, kinds: tuple[Fault, ...]) -> Fault | None:
+    def draw(self, kinds: tuple[Fault, ...], chance: Random) -> Fault | None:
         """What goes wrong with a call, where something is to; nothing, where the plan has no such fault."""
         plan = self.plan
         possible = [kind for kind in kinds if kind in plan.faults]
         if not possible:
             return None
-        fault = self.chance.choice(possible)
+        fault = chance.choice(possible)
         self.faults += 1
         if self.faults in plan.without:
             return None
@@ -736,8 +755,9 @@ class Queue:
 class Calls:
     """ports.Caller of one process: time passes at each call, and the seed decides what becomes of it."""
 
-    def __init__(self, history: History, process: Process) -> None:
+    def __init__(self, history: History, process: Process, chance: Random | None = None) -> None:
         self._history = history
+        self._chance = chance or history.chance
         self._world = history.world
         self._rate = history.plan.fault_rate
         self._slowest_s = 2 * history.plan.latency_s
@@ -751,10 +771,10 @@ class Calls:
             process.pause(5.0)
             raise NoAnswer("the table is out of reach")
         fault = None
-        if self._rate and world.now < history.calm_at and history.chance.random() < self._rate * LIKELY[kinds]:
-            fault = history.draw(kinds)
+        if self._rate and world.now < history.calm_at and self._chance.random() < self._rate * LIKELY[kinds]:
+            fault = history.draw(kinds, self._chance)
         if fault is None:
-            process.pause(history.chance.random() * self._slowest_s)
+            process.pause(self._chance.random() * self._slowest_s)
             if world.lines is None:
                 return effect()
             answer = self.carry_out(what, effect)
@@ -771,7 +791,7 @@ class Calls:
             raise
 
     def _faulty(self, fault: Fault, what: object, effect: Callable[[], T]) -> T:
-        process, chance = self.process, self._history.chance
+        process, chance = self.process, self._chance
         if fault in CRASHES:
             self._note(what, str(fault))
             if fault is Fault.CRASH_LATE:
@@ -806,7 +826,7 @@ class Calls:
 
     def _later(self, what: object, effect: Callable[[], object]) -> None:
         """The request is still under way, whatever becomes of the caller."""
-        chance = self._history.chance
+        chance = self._chance
         seconds = chance.choice((1.0, 5.0, 30.0, 120.0)) * chance.random()
         self.process.world.after(seconds, partial(self._land, what, effect))
 
@@ -844,7 +864,7 @@ def shown(answer: object) -> str:
         case Reply(accepted=accepted):
             return "accepted" if accepted else f"refused by {_brief(answer.item)}"
         case list():
-            return f"[{'; '.join(_brief(each) for each in answer)}]"
+            return f"[{'; '.join(_brief(each) if isinstance(each, Mapping) else str(each) for each in answer)}]"
         case dict():
             return _brief(answer)
         case _:

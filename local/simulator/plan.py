@@ -43,7 +43,7 @@ class Trouble(StrEnum):
     EVENTS_LATE = "events are late"
     EVICTED = "the cache forgets"
     BLACKOUT = "neither ticks nor events come"
-    FOREIGN = "a task that is not ours stops"
+    FOREIGN = "somebody else runs a task in the cluster"
     NO_SPOT = "Spot is refused"
     IMAGE = "a new worker image is deployed"
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol, TypeVar
 from fleetcap import keys, limits
 from fleetcap.adapters.control_table import Reply
 from fleetcap.catalog import artifact_keys
-from fleetcap.model import Artifact, Doubt, LaunchAnswer, Lease, TaskStatus, Unanswered
+from fleetcap.model import Artifact, Doubt, LaunchAnswer, Lease, SeenTask, TaskStatus, Unanswered
 from fleetcap.ports import Assignment, Child, ChildReport, Failure, Progress
 from local.memory.ecs import MemoryEcs
 from local.memory.expressions import holds
@@ -158,6 +158,14 @@ class Ecs:
         for word in words.values():
             self._truth.seen[f"described {word.value}"] += 1
         return words
+
+    def listed(self, cluster: str, stopping: bool, token: str) -> tuple[list[str], str]:
+        what = ("ListTasks", "stopping" if stopping else "running")
+        return self._caller.call("ecs", what, lambda: self._ecs.listed(cluster, stopping, token), READS)
+
+    def identify(self, cluster: str, arns: Collection[str]) -> list[SeenTask]:
+        what = ("DescribeTasks", *(arn[-4:] for arn in arns))
+        return self._caller.call("ecs", what, lambda: self._ecs.identify(cluster, arns), DESCRIBE)
 
 
 class Cache:

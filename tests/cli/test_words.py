@@ -265,6 +265,7 @@ def test_a_line_of_a_job_is_told_from_one_whose_key_begins_alike() -> None:
         ('[INFO] {"message": "admitted", "key": "a", "decision": "Enqueue"}', "admitted  decision=Enqueue"),
         ("Task timed out", "Task timed out"),
         ('{"message": "x", "n": [1]}', "x  n=[1]"),
+        ('{"message": "launched", "launches_started": 1, "_aws": {"Timestamp": 1}}', "launched  launches_started=1"),
     ],
 )
 def test_a_deciders_line_is_shown_with_what_it_alone_tells(text: str, shown: str) -> None:

@@ -337,6 +337,13 @@ def test_in_a_pool_that_is_not_open_nobody_launches_and_nobody_claims(world: Wor
     assert [child.assignment.workflow_key for child in children.started] == ["a"]
 
 
+def test_in_a_paused_pool_without_workers_nobody_launches(world: World) -> None:
+    world.say(mode=Mode.PAUSED.value)
+    world.queue("a")
+    world.tick()
+    assert (world.held, world.tasks.calls) == ([], [])
+
+
 def test_a_pause_lets_the_running_job_end_and_sends_nobody_away(world: World) -> None:
     (slot,) = world.ready(1)
     (job,) = world.queue("a")

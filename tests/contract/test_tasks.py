@@ -25,7 +25,19 @@ from fleetcap.adapters.workers import EcsTasks
 from fleetcap.decide import launch as decide
 from fleetcap.events import TaskStopped, task_change
 from fleetcap.limits import DESCRIBE_TASKS_MAX_ARNS
-from fleetcap.model import Doubt, LaunchAnswer, Lease, NotStarted, Pool, SlotId, Started, Stop, TaskStatus, Unanswered
+from fleetcap.model import (
+    Doubt,
+    LaunchAnswer,
+    Lease,
+    NotStarted,
+    Pool,
+    SeenTask,
+    SlotId,
+    Started,
+    Stop,
+    TaskStatus,
+    Unanswered,
+)
 from fleetcap.ports import Tasks
 from local.fargate.tasks import EcsError, Launch, Registry, Status
 from local.memory.ecs import MemoryEcs, MemoryTask
@@ -416,6 +428,47 @@ def test_a_task_is_found_in_its_cluster_only(world: World) -> None:
     assert world.word(arn) is TaskStatus.ALIVE
 
 
+# --- ListTasks
+
+
+def listed(world: World, stopping: bool) -> list[str]:
+    """Every page of it."""
+    arns, token = world.tasks.listed(CLUSTER, stopping, "")
+    while token:
+        page, token = world.tasks.listed(CLUSTER, stopping, token)
+        arns += page
+    return arns
+
+
+def test_a_task_is_listed_as_running_until_it_is_to_stop_and_as_stopping_from_then_on(world: World) -> None:
+    arn = world.launch(deaf=True)
+    assert (arn in listed(world, stopping=False), arn in listed(world, stopping=True)) == (True, False)
+    world.reaches(arn, Status.RUNNING)
+    assert (arn in listed(world, stopping=False), arn in listed(world, stopping=True)) == (True, False)
+    world.tasks.stop(CLUSTER, arn, "to see")
+    assert (arn in listed(world, stopping=False), arn in listed(world, stopping=True)) == (False, True)
+    assert world.word(arn) is TaskStatus.ALIVE
+    world.ends(arn, killed=True)
+    world.reaches(arn, Status.STOPPED)
+    assert (arn in listed(world, stopping=False), arn in listed(world, stopping=True)) == (False, True)
+
+
+def test_a_task_is_listed_in_its_cluster_only(world: World) -> None:
+    arn = world.launch()
+    assert arn not in world.tasks.listed(ELSEWHERE, False, "")[0]
+
+
+def test_a_task_says_under_which_lease_it_was_launched(world: World) -> None:
+    lease = a_lease()
+    arn = world.launch(lease)
+    [task] = world.tasks.identify(CLUSTER, [arn, NOBODY])
+    assert (task.arn, task.status, task.started_by) == (arn, TaskStatus.ALIVE, str(lease))
+    world.reaches(arn, Status.RUNNING)
+    world.ends(arn)
+    world.reaches(arn, Status.STOPPED)
+    assert [task.status for task in world.tasks.identify(CLUSTER, [arn])] == [TaskStatus.STOPPED]
+
+
 # --- StopTask
 
 
@@ -553,6 +606,15 @@ class RegistryWorld:
         shown = self._registry.describe(self._arn(cluster), arns, False, self.time)["tasks"]
         words = {task["taskArn"]: TaskStatus.STOPPED if "stoppedAt" in task else TaskStatus.ALIVE for task in shown}
         return dict.fromkeys(arns, TaskStatus.MISSING) | words
+
+    def listed(self, cluster: str, stopping: bool, token: str) -> tuple[list[str], str]:
+        desired = "STOPPED" if stopping else "RUNNING"
+        return self._registry.arns(self._arn(cluster), desired, "", "", self.time), token
+
+    def identify(self, cluster: str, arns: Collection[str]) -> list[SeenTask]:
+        shown = self._registry.describe(self._arn(cluster), arns, False, self.time)["tasks"]
+        words = self.describe(cluster, arns)
+        return [SeenTask(each["taskArn"], words[each["taskArn"]], each["startedBy"], each["group"]) for each in shown]
 
     def _arn(self, cluster: str) -> str:
         return f"arn:aws:ecs:us-east-1:000000000000:cluster/{cluster}"

@@ -24,7 +24,7 @@ from botocore.stub import Stubber
 from fleetcap import keys, limits, wiring
 from fleetcap.adapters.workers import EcsTasks
 from fleetcap.decide import launch
-from fleetcap.model import Doubt, Lease, NotStarted, SlotId, Started, TaskStatus, Unanswered
+from fleetcap.model import Doubt, Lease, NotStarted, SeenTask, SlotId, Started, TaskStatus, Unanswered
 from fleetcap.ports import Tasks
 from tests.examples import GENERATION, a_pool
 
@@ -256,6 +256,32 @@ def test_a_throttled_description_is_an_error_and_not_a_missing_task(tasks: EcsTa
     stubber.add_client_error("describe_tasks", "ThrottlingException", "Rate exceeded")
     with pytest.raises(ClientError, match="Rate exceeded"):
         tasks.describe("fleet", [arn(1)])
+
+
+# --- ListTasks
+
+
+@pytest.mark.parametrize(("stopping", "desired"), [(False, "RUNNING"), (True, "STOPPED")])
+def test_a_page_is_asked_for_behind_the_token_of_the_one_before(
+    tasks: EcsTasks, stubber: Stubber, stopping: bool, desired: str
+) -> None:
+    asked = {"cluster": "fleet", "desiredStatus": desired}
+    stubber.add_response("list_tasks", {"taskArns": [arn(1)], "nextToken": "more"}, asked)
+    stubber.add_response("list_tasks", {"taskArns": [arn(2)]}, {**asked, "nextToken": "more"})
+    assert tasks.listed("fleet", stopping, "") == ([arn(1)], "more")
+    assert tasks.listed("fleet", stopping, "more") == ([arn(2)], "")
+
+
+def test_a_task_is_told_with_who_began_it_and_its_group(tasks: EcsTasks, stubber: Stubber) -> None:
+    ours = {"taskArn": arn(1), "lastStatus": "DEPROVISIONING", "startedBy": str(LEASE), "group": "family:worker"}
+    bare = {"taskArn": arn(2), "lastStatus": "STOPPED"}
+    missing = [{"arn": arn(3), "reason": "MISSING"}]
+    asked = {"cluster": "fleet", "tasks": [arn(1), arn(2), arn(3)]}
+    stubber.add_response("describe_tasks", {"tasks": [ours, bare], "failures": missing}, asked)
+    assert tasks.identify("fleet", [arn(1), arn(2), arn(3)]) == [
+        SeenTask(arn(1), TaskStatus.ALIVE, str(LEASE), "family:worker"),
+        SeenTask(arn(2), TaskStatus.STOPPED),
+    ]
 
 
 # --- StopTask

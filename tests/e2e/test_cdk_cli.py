@@ -121,6 +121,8 @@ def left(endpoints: Endpoints, began_at: float = 0.0) -> list[str]:
         *(r["Name"] for r in endpoints.client("events").list_rules()["Rules"]),
         *(s["Name"] for s in endpoints.client("scheduler").list_schedules()["Schedules"]),
         *(g["logGroupName"] for g in groups if not began_at or g["creationTime"] < began_at * 1_000),
+        *(a["AlarmName"] for a in endpoints.client("cloudwatch").describe_alarms()["MetricAlarms"]),
+        *(d["DashboardName"] for d in endpoints.client("cloudwatch").list_dashboards()["DashboardEntries"]),
         *endpoints.client("ecs").list_clusters()["clusterArns"],
         *endpoints.client("ecs").list_task_definitions()["taskDefinitionArns"],
     ]

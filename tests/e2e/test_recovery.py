@@ -72,6 +72,51 @@ def test_the_tick_runs_by_itself_every_minute(stage: Stage) -> None:
     stage.until(lambda: stage.lines("TickFunctionName", "ticked"), "a tick", within_s=90)
 
 
+def test_a_task_that_somebody_else_runs_in_the_cluster_is_told_and_left_alone(stage: Stage) -> None:
+    ecs, cluster = stage.client.cloud.client("ecs"), stage.client.outputs["ClusterArn"]
+    [key] = stage.send("two", "not-alone", reads=60_000)
+    stage.running(key)
+    stranger = foreign_task(stage, ["python", "-c", "import time; time.sleep(600)"])
+    try:
+        stage.invoke("TickFunctionName", {"sweep": True})
+        swept = stage.lines("TickFunctionName", "swept")[-1]
+        [told] = [line for line in stage.lines("TickFunctionName", "foreign task") if line["arn"] == stranger]
+        [task] = ecs.describe_tasks(cluster=cluster, tasks=[stranger])["tasks"]
+    finally:
+        ecs.stop_task(cluster=cluster, task=stranger, reason="the test is over")
+
+    assert (swept["foreign_tasks"], swept["cap_breaches"], swept.get("left_out")) == (1, 0, None)
+    assert swept["listed"] > swept["unknown"] >= 1
+    assert (told["started_by"], told["group"]) == ("somebody", "family:stranger")
+    assert task["desiredStatus"] == "RUNNING"
+    assert [each["Namespace"] for each in swept["_aws"]["CloudWatchMetrics"]] == ["Fleetcap/fleetcap"]
+    gauges = [line for line in stage.lines("TickFunctionName", "ticked") if line["pool"] == "two"][-1]
+    assert (gauges["cap"], gauges["slots_ready"] + gauges["slots_launching"]) == (2, 1)
+    assert gauges["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["pool"]]
+    stage.until_ended([key])
+
+
+def foreign_task(stage: Stage, command: list[str]) -> str:
+    """A task in our cluster that no decider launched; its ARN."""
+    ecs = stage.client.cloud.client("ecs")
+    ecs.register_task_definition(
+        family="stranger",
+        networkMode="awsvpc",
+        requiresCompatibilities=["FARGATE"],
+        cpu="256",
+        memory="512",
+        containerDefinitions=[{"name": "main", "image": "none", "essential": True, "command": command}],
+    )
+    answer = ecs.run_task(
+        cluster=stage.client.outputs["ClusterArn"],
+        taskDefinition="stranger",
+        launchType="FARGATE",
+        networkConfiguration={"awsvpcConfiguration": {"subnets": ["subnet-1"]}},
+        startedBy="somebody",
+    )
+    return str(answer["tasks"][0]["taskArn"])
+
+
 @contextmanager
 def without(stage: Stage, function: str, action: str) -> Iterator[None]:
     """The function's role with one action less, for a while."""

@@ -345,16 +345,16 @@ RULES: Final = (
         "rule 2: a launch without an answer frees no slot",
         2,
         FLEET,
-        '                self.log("launch unanswered", lease=str(lease), doubt=doubt.value, reason=reason)',
-        '                self.log("launch unanswered", lease=str(lease), doubt=doubt.value, reason=reason)\n'
+        "doubt=doubt.value, reason=reason, launches_unanswered=1)",
+        "doubt=doubt.value, reason=reason, launches_unanswered=1)\n"
         '                self._release(lease, "", reason, failed=True, strikes=strikes)',
     ),
     Guard(
         "rule 2: a throttled launch frees no slot",
         2,
         FLEET,
-        '                self.log("launch unanswered", lease=str(lease), doubt=doubt.value, reason=reason)',
-        '                self.log("launch unanswered", lease=str(lease), doubt=doubt.value, reason=reason)\n'
+        "doubt=doubt.value, reason=reason, launches_unanswered=1)",
+        "doubt=doubt.value, reason=reason, launches_unanswered=1)\n"
         '                if doubt.value == "throttled":\n'
         '                    self._release(lease, "", reason, failed=True, strikes=strikes)',
     ),

@@ -30,6 +30,11 @@ TURNED = {
             "cache_prefix": "portal/",
             "event_statuses": ["QUEUED", "COMPLETED"],
             "s3_trigger": True,
+            "alarm_topic_arn": "arn:aws:sns:eu-central-1:123456789012:on-call",
+            "alarm_unserved_s": 600,
+            "alarm_backoff_s": 1_800,
+            "alarm_queue_age_s": 1_200,
+            "alarm_rejected": True,
             "cache_kms_key": "arn:aws:kms:eu-central-1:123456789012:key/11111111-2222-3333-4444-555555555555",
             "processors": [{"name": "wordcount", "version": 1, "suffixes": [".txt"], "kinds": ["counts.tsv"]}],
             "pools": [
@@ -51,7 +56,7 @@ TURNED = {
 
 @dataclass(frozen=True)
 class Synthesized:
-    """The templates by the last part of their stack's name: State, Worker, Control."""
+    """The templates by the last part of their stack's name: State, Worker, Control, Observability."""
 
     directory: Path
     templates: Mapping[str, Mapping[str, Any]]

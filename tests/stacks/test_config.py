@@ -54,7 +54,18 @@ BAD_POOLS = {
     "a number for a yes": ({"assign_public_ip": 1}, "pools[0].assign_public_ip must be true or false"),
 }
 
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:on-call"
+
 BAD_SETTINGS = {
+    "a topic by its name": ({"alarm_topic_arn": "on-call"}, "alarm_topic_arn is 'on-call'"),
+    "a topic of another kind": ({"alarm_topic_arn": f"{TOPIC}.fifo"}, "sent to a standard SNS topic"),
+    "a topic and no alarms": ({"alarm_topic_arn": TOPIC, "observability": False}, "no alarm exists"),
+    "an alarm before the tick had its turn": ({"alarm_unserved_s": limits.UNSERVED_S}, "alarm_unserved_s is 120"),
+    "a backoff between two looks": ({"alarm_backoff_s": 1_000}, "choose a multiple of 300"),
+    "a backoff of no look": ({"alarm_backoff_s": 0}, "alarm_backoff_s is 0"),
+    "a backoff of more than a day": ({"alarm_backoff_s": 86_700}, "over a day at most"),
+    "an age that one retry reaches": ({"alarm_queue_age_s": limits.QUEUE_VISIBILITY_S}, "alarm_queue_age_s is 360"),
+    "an age that no message reaches": ({"alarm_queue_age_s": limits.QUEUE_RETENTION_S}, "none is kept for 345600 s"),
     "an unknown setting": ({"bucket": "x"}, "fleetcap.bucket is no setting"),
     "a name that no stack can have": ({"name": "Fleet cap"}, "name is 'Fleet cap'"),
     "deciders that outlive their slot": ({"decider_timeout_s": 61}, "decider_timeout_s is 61"),

@@ -28,6 +28,7 @@ task_state               | sqs: DeleteMessage GetQueueAttributes ReceiveMessage 
 tick                     | logs: CreateLogStream PutLogEvents             | TickLogs                         |
 tick                     | logs: CreateLogStream PutLogEvents             | log-group:TickLogs               |
 tick                     | ecs: DescribeTasks StopTask                    | task/Cluster/*                   |
+tick                     | ecs: ListTasks                                 | *                                | ecs:cluster is Cluster
 publish                  | logs: CreateLogStream PutLogEvents             | PublishLogs                      |
 publish                  | logs: CreateLogStream PutLogEvents             | log-group:PublishLogs            |
 publish                  | dynamodb: DescribeStream GetRecords GetShardIterator ListStreams | ControlTable/stream |
@@ -46,7 +47,10 @@ execution                | logs: CreateLogStream PutLogEvents             | Logs
 execution                | logs: CreateLogStream PutLogEvents             | log-group:Logs                   |
 """  # noqa: E501 - a table is read by its columns
 
-ANY_RESOURCE = {"ecr:GetAuthorizationToken": "a registry has one token, AWS offers no narrower resource"}
+ANY_RESOURCE = {
+    "ecr:GetAuthorizationToken": "a registry has one token, AWS offers no narrower resource",
+    "ecs:ListTasks": "AWS judges it on the cluster's EC2 machines; the condition names the cluster",
+}
 TRUSTED = {
     "intake": "lambda.amazonaws.com",
     "task_state": "lambda.amazonaws.com",

@@ -41,9 +41,11 @@ OUTPUTS = {
     "PublishFunctionName",
     "UnpublishedQueueUrl",
     "EventBusName",
+    "DashboardName",
 }
 
 
+PARTS = ("State", "Worker", "Control", "Observability")
 DECIDERS = ("Intake", "TaskState", "Tick")
 """The functions that change the table; `Publish` only reads its stream."""
 
@@ -261,6 +263,7 @@ def test_publish_knows_the_bus_and_the_cache_and_no_pool(turned: Synthesized) ->
         keys.ENV_UNPUBLISHED_QUEUE_URL,
         keys.ENV_CACHE_BUCKET,
         keys.ENV_CACHE_PREFIX,
+        keys.ENV_METRICS,
     }
     assert environment["AWS_SDK_UA_APP_ID"] == "genomics-publish"
     assert turned.only("AWS::Events::EventBus")["Name"] == "genomics"
@@ -472,8 +475,8 @@ def test_two_deployments_can_share_an_account(stacks: Synthesized, turned: Synth
     def names(found: Synthesized) -> set[str]:
         return {path.name.split(".")[0] for path in found.directory.glob("*.template.json")}
 
-    assert names(stacks) == {"Fleetcap-State", "Fleetcap-Worker", "Fleetcap-Control"}
-    assert names(turned) == {"Genomics-State", "Genomics-Worker", "Genomics-Control"}
+    assert names(stacks) == {f"Fleetcap-{part}" for part in PARTS}
+    assert names(turned) == {f"Genomics-{part}" for part in PARTS}
     families = {each["Family"] for found in (stacks, turned) for _, each in found.resources("AWS::ECS::TaskDefinition")}
     assert len(families) == 3
 

@@ -13,7 +13,7 @@ from syrupy.extensions.json import JSONSnapshotExtension
 
 from tests.stacks.conftest import Synthesized
 
-STACKS = ("State", "Worker", "Control")
+STACKS = ("State", "Worker", "Control", "Observability")
 ACCEPTED_FINDINGS = {
     "W3005": "the CDK makes a function depend on its role besides naming it; saying it twice does no harm",
 }

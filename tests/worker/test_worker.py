@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fleetcap import jobs, limits
+from fleetcap import jobs, limits, metrics
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.model import Artifact, Flags, Holder, Job, JobStatus, Lease, Slot, SlotState
@@ -432,3 +432,63 @@ def test_the_last_words_of_a_job_that_is_stopped_are_heard(bench: Bench, how: st
 
     bench.run(nothing, stop, nothing, beat_s=10.0**6)
     assert [line["line"] for line in bench.log.of("output")] == ["… 3 more lines left out", "merging"]
+
+
+# --- what is counted
+
+
+BROKEN = ChildReport(failure=Failure("it broke", permanent=False), exit_code=1)
+
+
+def counted(bench: Bench, event: str) -> list[dict[str, object]]:
+    """The metrics in the lines of an event."""
+    assert all(told["pool"] == "default" for told in bench.log.of(event))
+    return [{name: told[name] for name in told if name in metrics.BY_NAME} for told in bench.log.of(event)]
+
+
+def test_the_wait_for_a_worker_is_told_of_the_first_attempt_alone(bench: Bench) -> None:
+    bench.clock.sleep(40)
+    bench.run(bench.say(BROKEN), bench.later(limits.BEAT_S), nothing)
+    assert len(bench.children.started) == 2
+    assert counted(bench, "claimed") == [{"time_to_worker_s": 40.0}, {}]
+
+
+def leave(bench: Bench) -> None:
+    bench.signals.append(15)
+
+
+def cancel(bench: Bench) -> None:
+    assert jobs.cancel(bench.table, bench.clock, "a", "by hand")
+    bench.clock.sleep(limits.FENCE_CHECK_S)
+
+
+ENDINGS: dict[str, Callable[[Bench], Any]] = {
+    "completed": lambda bench: bench.say(DONE)(),
+    "failed": lambda bench: bench.say(BROKEN)(),
+    "permanent": lambda bench: bench.say(ChildReport(failure=Failure("input: empty", True), exit_code=1))(),
+    "timeout": lambda bench: bench.clock.sleep(limits.JOB_TIMEOUT_S + 1),
+    "interrupted": leave,
+    "cancelled": cancel,
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_an_attempt_is_counted_once_by_how_it_ended(bench: Bench, ending: str) -> None:
+    bench.run(nothing, lambda: ENDINGS[ending](bench), nothing, beat_s=10.0**6, idle_exit_s=10.0**6)
+    assert counted(bench, "ended")[0] == {f"attempts_{ending}": 1}
+    assert len(bench.log.of("ended")) == 1
+
+
+def test_every_ending_of_an_attempt_is_a_metric() -> None:
+    assert {f"attempts_{ending}" for ending in ENDINGS} == {
+        name for name in metrics.BY_NAME if name.startswith("attempts_")
+    }
+
+
+def test_the_end_of_an_attempt_that_is_not_ours_any_more_is_not_counted(bench: Bench) -> None:
+    def take_away() -> None:
+        assert bench.table.requeue(bench.job(), bench.clock.now() + 1_000, "", lapse(bench.job()), bench.clock.unique())
+        bench.children.started[0].said = DONE
+
+    bench.run(take_away, nothing)
+    assert counted(bench, "ended") == [{}]

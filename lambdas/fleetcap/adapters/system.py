@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 
+from fleetcap import metrics
 from fleetcap.scrub import scrubbed_field
 
 
@@ -28,12 +29,18 @@ class SystemClock:
 
 
 class LineLog:
-    """ports.Log as JSON lines on stderr, each with what holds for the whole process, and no secret in any."""
+    """ports.Log as JSON lines on stderr, each with what holds for the whole process, and no secret in any.
 
-    def __init__(self, **context: object) -> None:
+    Figures among the fields are metrics of this namespace, if there is one.
+    """
+
+    def __init__(self, metrics_namespace: str = "", **context: object) -> None:
+        self._namespace = metrics_namespace
         self._context = {name: scrubbed_field(value) for name, value in context.items()}
 
     def __call__(self, event: str, **fields: object) -> None:
         told = {name: scrubbed_field(value) for name, value in fields.items()}
-        line = {"message": event, "time": round(time.time(), 3), **self._context, **told}
+        now = time.time()
+        line = {"message": event, "time": round(now, 3), **self._context, **told}
+        line |= metrics.embedded(fields, self._namespace, now)
         print(json.dumps(line), file=sys.stderr, flush=True)  # noqa: T201 - this is the log

@@ -10,10 +10,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from fleetcap import limits
 from fleetcap.decide import launch as decide
-from fleetcap.model import Doubt, LaunchAnswer, Lease, TaskStatus, Unanswered
+from fleetcap.model import Doubt, LaunchAnswer, Lease, SeenTask, TaskStatus, Unanswered
 
 if TYPE_CHECKING:
     from mypy_boto3_ecs import ECSClient
+    from mypy_boto3_ecs.literals import DesiredStatusType
+    from mypy_boto3_ecs.type_defs import TaskTypeDef
 
 
 class EcsTasks:
@@ -46,6 +48,24 @@ class EcsTasks:
         for start in range(0, len(wanted), limits.DESCRIBE_TASKS_MAX_ARNS):
             page = wanted[start : start + limits.DESCRIBE_TASKS_MAX_ARNS]
             for task in self._client.describe_tasks(cluster=cluster, tasks=page)["tasks"]:
-                stopped = task["lastStatus"] == "STOPPED"
-                found[task["taskArn"]] = TaskStatus.STOPPED if stopped else TaskStatus.ALIVE
+                found[task["taskArn"]] = _status(task)
         return found
+
+    def listed(self, cluster: str, stopping: bool, token: str) -> tuple[list[str], str]:
+        desired: DesiredStatusType = "STOPPED" if stopping else "RUNNING"
+        if token:
+            answer = self._client.list_tasks(cluster=cluster, desiredStatus=desired, nextToken=token)
+        else:
+            answer = self._client.list_tasks(cluster=cluster, desiredStatus=desired)
+        return list(answer["taskArns"]), answer.get("nextToken", "")
+
+    def identify(self, cluster: str, arns: Collection[str]) -> list[SeenTask]:
+        tasks = self._client.describe_tasks(cluster=cluster, tasks=list(arns))["tasks"]
+        return [
+            SeenTask(task["taskArn"], _status(task), task.get("startedBy", ""), task.get("group", "")) for task in tasks
+        ]
+
+
+def _status(task: TaskTypeDef) -> TaskStatus:
+    stopped = task["lastStatus"] == "STOPPED"
+    return TaskStatus.STOPPED if stopped else TaskStatus.ALIVE

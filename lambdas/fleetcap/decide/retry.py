@@ -74,3 +74,10 @@ def _last_word(job: Job, failure: FailureClass, error: str) -> str:
 def cancelled(job: Job) -> Cancel:
     """The end of a job that somebody wants ended."""
     return Cancel(f"cancelled: {job.cancel}")
+
+
+def ending(outcome: Outcome | None) -> str:
+    """How an attempt ended, in the word by which it is counted: its class of failure, `cancelled` or `completed`."""
+    if outcome is None:
+        return "completed"
+    return "cancelled" if isinstance(outcome, Cancel) else outcome.attempt.failure.value
