@@ -320,6 +320,23 @@ def test_slots_above_a_lowered_cap_are_still_watched(small: World) -> None:
     assert len(small.fleet.look(small.pool, whole=True).slots) == 6
 
 
+# --- several jobs a worker
+
+
+def test_a_worker_takes_as_many_jobs_as_it_may_and_its_death_sends_all_of_them_back(world: World) -> None:
+    world.knobs = {"jobs_per_worker": 2}
+    queued = [job.as_queued for job in world.queue("a", "b", "c")]
+    world.fleet.scale(world.pool, queued, most=3)
+    assert len(world.tasks.calls) == 2  # the third job counts on the second lane of the first worker
+    slot = world.held[0]
+    _, children = world.works(slot, nothing, nothing, nothing, jobs_per_worker=2)
+    assert len(children.started) == 2
+    task_state.handle(world.fleet, stopped(slot.arn, slot.lease))
+    jobs_now = [job for name in "abc" if (job := world.table.job(name))]
+    assert {job.status for job in jobs_now} == {JobStatus.QUEUED}
+    assert sorted(job.interruptions for job in jobs_now) == [0, 1, 1]
+
+
 # --- pause, drain, stop
 
 
