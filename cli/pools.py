@@ -381,10 +381,15 @@ def _confirm(target: Target, chosen: Sequence[Pool]) -> None:
 def ended_all(
     table: ControlTable, clock: Clock, tasks: Tasks, pool: Pool, why: str, follow: Follow = iter
 ) -> tuple[int, int]:
-    """Stop whatever task of a pool is known; how many were told so, and of how many the task is not known yet."""
+    """Stop whatever task of a stopped pool is known; how many were told so, and of how many no task is known yet.
+
+    Raises Failed where somebody lets the pool go on meanwhile: the other tasks are spared.
+    """
     held = [slot for slot in table.slots(pool.name) if slot.held]
     told = 0
     for slot in follow(held):
+        if (mode := table.override(pool.name).mode) is not Mode.STOPPED:
+            raise Failed(f"pool {pool.name} is {mode.value} again: somebody has spoken after {told} tasks were stopped")
         told += deeds.stop(table, tasks, slot, why or "stop-all")
         clock.sleep(limits.STOP_PAUSE_S)
     return told, len(held) - told

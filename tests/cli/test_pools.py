@@ -199,6 +199,10 @@ class Scene:
     def set(self, at_once: bool = False, follow: pools.Follow = iter, **said: int | None) -> pools.Said:
         return pools.said_of(self.table, self.clock, self.tasks, self.pool, said, at_once, follow)
 
+    def stop_all(self, follow: pools.Follow = iter) -> tuple[int, int]:
+        pools.set_mode(self.table, self.clock, self.pool, Mode.STOPPED, "stop-all")
+        return pools.ended_all(self.table, self.clock, self.tasks, self.pool, "stop-all", follow)
+
     def leasable(self) -> list[int]:
         """The slots that somebody who knows no cap at all could lease."""
         return [
@@ -275,7 +279,7 @@ def test_a_launch_of_which_no_task_is_known_is_told_to_leave(scene: Scene) -> No
     scene.fleet.look(scene.pool)
     slot = scene.table.slots("default")[3]
     assert scene.table.lease(slot, "{}", "", 0, NOW, "op")
-    assert pools.ended_all(scene.table, scene.clock, scene.tasks, scene.pool, "why") == (0, 1)
+    assert scene.stop_all() == (0, 1)
     after = scene.table.slot(slot.id)
     assert after is not None
     assert (after.leave, scene.tasks.stopped) == (True, [])
@@ -358,18 +362,31 @@ def test_a_pool_whose_figures_do_not_fit_any_more_can_still_be_stopped(scene: Sc
 
 def test_a_stop_all_that_is_killed_between_two_tasks_is_gone_on_with_by_the_tick(scene: Scene) -> None:
     held = scene.workers(6)
-    pools.set_mode(scene.table, scene.clock, scene.pool, Mode.STOPPED, "stop-all")
     with pytest.raises(Killed):
-        pools.ended_all(scene.table, scene.clock, scene.tasks, scene.pool, "stop-all", killed_after(2))
+        scene.stop_all(killed_after(2))
     assert len(scene.tasks.stopped) == 2
     tick.handle(scene.fleet)
     assert set(scene.tasks.stopped) == {slot.arn for slot in held}
 
 
+def test_who_resumes_a_pool_that_is_being_stopped_has_the_rest_of_its_tasks_spared(scene: Scene) -> None:
+    scene.workers(6)
+
+    def follow(things: Iterable[Any]) -> Iterator[Any]:
+        for number, thing in enumerate(things):
+            if number == 2:
+                pools.set_mode(scene.table, scene.clock, scene.pool, Mode.OPEN, "")
+            yield thing
+
+    with pytest.raises(Failed, match="pool default is open again: somebody has spoken after 2 tasks were stopped"):
+        scene.stop_all(follow)
+    assert len(scene.tasks.stopped) == 2
+
+
 def test_a_stop_all_may_be_repeated_and_stops_what_was_still_starting(scene: Scene) -> None:
     held = scene.workers(6, ready_ones=4)
     for _ in range(2):
-        assert pools.ended_all(scene.table, scene.clock, scene.tasks, scene.pool, "stop-all") == (6, 0)
+        assert scene.stop_all() == (6, 0)
     assert set(scene.tasks.stopped) == {slot.arn for slot in held}
     assert all(slot.leave for slot in scene.table.slots("default") if slot.held)
 
@@ -377,7 +394,7 @@ def test_a_stop_all_may_be_repeated_and_stops_what_was_still_starting(scene: Sce
 def test_stops_are_spread_over_time(scene: Scene) -> None:
     scene.workers(10)
     began_at = scene.clock.now()
-    pools.ended_all(scene.table, scene.clock, scene.tasks, scene.pool, "stop-all")
+    scene.stop_all()
     assert scene.clock.now() - began_at == pytest.approx(10 * limits.STOP_PAUSE_S)
 
 
@@ -687,7 +704,7 @@ def test_a_job_says_what_it_waits_for(desk: Desk) -> None:
 def test_a_slot_of_a_stopped_launch_does_not_make_its_pool_back_off(scene: Scene) -> None:
     [slot] = scene.workers(1, ready_ones=0)
     assert slot.state is SlotState.LAUNCHING
-    pools.ended_all(scene.table, scene.clock, scene.tasks, scene.pool, "stop-all")
+    scene.stop_all()
     [told] = [each for each in scene.table.slots("default") if each.held]
     assert scene.fleet.settle(told, TaskStatus.STOPPED)
     assert deeds.seen(scene.table, scene.pool, scene.clock.now()).view.slots[told.id.number].strikes == 0
