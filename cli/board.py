@@ -132,12 +132,12 @@ def listing(jobs: Sequence[Job], now: float) -> Table:
     return table
 
 
-def sheet(job: Job, sizes: Mapping[str, int | None], now: float) -> RenderableType:
+def sheet(job: Job, sizes: Mapping[str, int | None], now: float, waits_for: str = "") -> RenderableType:
     """Everything about one job on one screen. `sizes`: bytes by artifact key, None for one that is gone."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
-    for name, value in _facts(job, now):
+    for name, value in _facts(job, now, waits_for):
         facts.add_row(name, value if isinstance(value, Text) else Text(value))
     parts: list[RenderableType] = [facts]
     if job.history:
@@ -147,7 +147,7 @@ def sheet(job: Job, sizes: Mapping[str, int | None], now: float) -> RenderableTy
     return Group(*parts)
 
 
-def _facts(job: Job, now: float) -> list[tuple[str, str | Text]]:
+def _facts(job: Job, now: float, waits_for: str) -> list[tuple[str, str | Text]]:
     request = job.request
     params = " ".join(f"{name}={value}" for name, value in request.params.items())
     doing = progress(job, now)
@@ -155,6 +155,7 @@ def _facts(job: Job, now: float) -> list[tuple[str, str | Text]]:
     rows: list[tuple[str, str | Text]] = [
         ("key", Text(job.key, "bold")),
         ("status", status),
+        ("waits for", Text(waits_for)),
         ("error", Text(job.error, "red" if job.status is JobStatus.FAILED else "")),
         ("progress", job.message),
         ("run", f"{job.run}, id {job.id}" + (f", in place of {job.supersedes}" if job.supersedes else "")),

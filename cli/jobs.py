@@ -14,6 +14,7 @@ import typer
 from cli import board
 from cli.target import AsJson, CloudName, Failed, StackName, Target, reached
 from fleetcap import jobs as deeds
+from fleetcap import pools
 from fleetcap.adapters.survey import Found, Survey
 from fleetcap.adapters.system import SystemClock
 from fleetcap.catalog import PROCESSORS, artifact_keys
@@ -91,16 +92,26 @@ def job(
     name: CloudName = None,
     stack: StackName = None,
 ) -> None:
-    """Show everything about one job: where it is, its attempts, why it failed, what it made."""
+    """Show everything about one job: where it is, what it waits for, its attempts, why it failed, what it made."""
     with reached(name, stack) as target:
         standing = known(target, key)
         check_run(standing, run)
+        waits_for = waits(target, standing)
         sizes = {artifact: target.cache.size_bytes(artifact) for artifact in standing.artifacts}
     if as_json:
         artifacts = [{"key": artifact, "size_bytes": found} for artifact, found in sizes.items()]
-        typer.echo(json.dumps(board.record(standing) | {"artifacts": artifacts}, indent=2))
+        typer.echo(json.dumps(board.record(standing) | {"artifacts": artifacts, "waits_for": waits_for}, indent=2))
     else:
-        board.console().print(board.sheet(standing, sizes, time.time()))
+        board.console().print(board.sheet(standing, sizes, time.time(), waits_for))
+
+
+def waits(target: Target, standing: Job) -> str:
+    """What the job waits for, in one sentence; empty where it does not wait."""
+    if standing.status is not JobStatus.QUEUED:
+        return ""
+    if standing.pool not in target.pools:
+        return f"its pool {standing.pool} is not deployed any more; cancel it, and submit it to another"
+    return pools.waits_for(target.table, target.pools[standing.pool], standing, SystemClock().now())
 
 
 def known(target: Target, key: str) -> Job:

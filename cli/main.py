@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from cli import demo as demo_story
-from cli import faults, jobs, rejects
+from cli import faults, jobs, pools, rejects
 from cli.artifacts import get
 from cli.calls import calls
 from cli.clouds import Name, state
@@ -118,6 +118,11 @@ def env(name: Name = "default") -> None:
 for _command in (submit, jobs.jobs, jobs.job, get, logs, jobs.cancel, jobs.retry, rejects.rejected, rejects.redrive):
     app.command(rich_help_panel="Jobs")(_command)
 app.command("import", rich_help_panel="Jobs")(import_)
+app.add_typer(pools.app, name="pools", rich_help_panel="Pools")
+app.command(rich_help_panel="Pools")(pools.reserve)
+app.command(rich_help_panel="Pools")(pools.reservations)
+app.command(rich_help_panel="Pools")(pools.unreserve)
+app.command("stop-all", rich_help_panel="Pools")(pools.stop_all)
 
 local_app.add_typer(faults.app, name="fault")
 local_app.command("faults")(faults.listed)

@@ -163,9 +163,9 @@ def test_the_readme_lists_the_fields_of_the_message() -> None:
     assert re.findall(r"^\| `(\w+)` \| ", section, flags=re.MULTILINE) == list(Message.model_fields)
 
 
-def test_the_readme_shows_every_command_for_jobs() -> None:
+def test_the_readme_shows_every_command_for_jobs_and_pools() -> None:
     section = (ROOT / "README.md").read_text().partition("## At the command line")[2].partition("\n## ")[0]
-    shown = re.findall(r"^fleetcap ([a-z]+)", section, flags=re.MULTILINE)
+    shown = re.findall(r"^fleetcap ([a-z-]+)", section, flags=re.MULTILINE)
     registered = [command for command in typer.main.get_command(app).commands.values() if command.rich_help_panel]  # type: ignore[attr-defined]
     assert {command.name for command in registered} == set(shown)
     assert all(command.help for command in registered)

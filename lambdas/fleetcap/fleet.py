@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from fleetcap import jobs, keys, limits
+from fleetcap import jobs, keys, limits, pools
 from fleetcap.decide import budget, capacity, deadlines, launch, recover, retry, standby, taxonomy
 from fleetcap.model import (
     FailureClass,
@@ -248,8 +248,7 @@ class Fleet:
         """Stop every task of a pool that is known; how many. Each gives its jobs back; the slots wait for proof."""
         stopped = 0
         for slot in self.for_a_while([slot for slot in standing.slots if slot.held and slot.arn]):
-            self.tasks.stop(launch.cluster_of(slot.launch), slot.arn, standing.pool.reason or "stop-all")
-            stopped += 1
+            stopped += pools.stop(self.table, self.tasks, slot, standing.pool.reason or "stop-all")
         return stopped
 
     def for_a_while(self, things: Sequence[T], seconds: float = limits.SCALE_BUDGET_S) -> Iterator[T]:

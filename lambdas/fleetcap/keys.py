@@ -723,7 +723,12 @@ def widen_write(pool: str, banks: int) -> Write:
 
 
 def reserve_write(reservation: Reservation) -> Put:
-    """A reservation of a name that is not in use."""
+    """A reservation of a name that is not in use: there is none of it, or it is over."""
+    free = Condition(
+        "the name is free",
+        f"attribute_not_exists(#{TABLE_PK}) OR #until <= :now",
+        {":now": _seconds(reservation.made_at)},
+    )
     item = {
         **reservation_key(reservation.pool, reservation.name),
         SCHEMA: SCHEMA_VERSION,
@@ -732,7 +737,7 @@ def reserve_write(reservation: Reservation) -> Put:
         "made_at": _seconds(reservation.made_at),
         TTL: int(reservation.until) + limits.RESERVATION_TTL_S,
     }
-    return Put("reserve", item, ABSENT)
+    return Put("reserve", item, free)
 
 
 def unreserve_write(pool: str, name: str, now: float) -> Write:

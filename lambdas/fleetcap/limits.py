@@ -134,6 +134,10 @@ INTERRUPTIONS_LIMIT: Final = 100
 SURVEY_ITEMS: Final = 100_000
 """How many items of the table a person's list of ended jobs looks at."""
 SURVEY_PAGE_ITEMS: Final = 1_000
+QUEUED_SHOWN: Final = 2_000
+"""So many jobs of a queue a person's look at its pool counts."""
+STOP_PAUSE_S: Final = 0.05
+"""Between two tasks that a person's command stops: ECS grants calls that change tasks to the whole account."""
 
 # --- workers
 LOOK_S: Final = 1.5

@@ -10,6 +10,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -73,7 +74,7 @@ WRITES: Final[list[keys.Write | keys.Put]] = [
     keys.override_write("default", {"cap": 3}, 0, "op"),
     keys.override_write("default", {"cap": None}, 2, "op"),
     keys.widen_write("default", 3),
-    keys.reserve_write(Reservation("default", "demo", 3, NOW)),
+    keys.reserve_write(Reservation("default", "demo", 3, NOW + 60, NOW)),
     keys.unreserve_write("default", "demo", NOW),
     keys.put_write(JOB, None, "op"),
     keys.put_write(JOB, JOB, "op"),
@@ -97,6 +98,7 @@ VALUES: Final[Mapping[str, list[Any]]] = {
     "cap_version": [0, 1],
     "version": [1, 2, 3],
     "banks": [2, 3, 4],
+    "until": [Decimal(int(NOW)) + step for step in (-1, 0, 1)],
     "cancel": ["why"],
     "arn": ["mine", "other"],
     "status": [status.value for status in JobStatus],
@@ -347,9 +349,9 @@ class Operations(RuleBasedStateMachine):
     def widen(self, banks: int) -> None:
         self.write(self.table.widen, POOL.name, banks)
 
-    @rule(name=st.sampled_from(["demo", "fair"]), workers=st.integers(1, 3))
-    def reserve(self, name: str, workers: int) -> None:
-        self.write(self.table.reserve, Reservation(POOL.name, name, workers, NOW + 60, NOW))
+    @rule(name=st.sampled_from(["demo", "fair"]), workers=st.integers(1, 3), now=nows)
+    def reserve(self, name: str, workers: int, now: float) -> None:
+        self.write(self.table.reserve, Reservation(POOL.name, name, workers, now + 60, now))
 
     @rule(name=st.sampled_from(["demo", "fair"]), now=nows)
     def unreserve(self, name: str, now: float) -> None:

@@ -129,6 +129,13 @@ def test_a_task_that_never_beat_counts_as_a_failed_launch() -> None:
     assert verdict.failed
 
 
+@pytest.mark.parametrize("slot", [launching(0, leave=True), launching(0, retire=True)], ids=["leaves", "retires"])
+def test_a_launch_that_was_told_to_leave_has_not_failed_when_it_ends(slot: Slot) -> None:
+    (verdict,) = recover.judge(slot, TaskStatus.STOPPED, NOW)
+    assert isinstance(verdict, Release)
+    assert not verdict.failed
+
+
 def test_a_missing_task_is_noted_once() -> None:
     slot = ready(0, silent_s=500)
     assert recover.judge(slot, TaskStatus.MISSING, NOW) == [Missing(slot, NOW)]

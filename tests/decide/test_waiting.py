@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from fleetcap import limits
 from fleetcap.decide import waiting
 from fleetcap.decide.capacity import View
 from fleetcap.model import Job, JobStatus, Mode, Pool, Queued, Slot
-from tests.examples import NOW, a_job, a_pool, a_slot, empty_slots, launching, queued, ready
+from tests.examples import NOW, a_job, a_pool, a_slot, burst, empty_slots, launching, queued, ready
 
 JOB = a_job("mine", age_s=5)
 TWO_AHEAD = [queued("first", age_s=9), queued("second", age_s=8), JOB.as_queued, queued("later", age_s=1)]
@@ -50,6 +51,21 @@ def test_the_budget_of_the_day_is_spent() -> None:
 
 def test_its_own_worker_is_starting() -> None:
     assert why([launching(0, for_job="mine")], ahead=TWO_AHEAD) == "its worker is starting"
+
+
+def test_its_own_worker_may_be_starting_though_the_cap_is_full() -> None:
+    assert why([launching(0, for_job="mine"), ready(1)]) == "its worker is starting"
+
+
+def test_a_worker_that_will_take_no_job_is_not_awaited() -> None:
+    assert why([launching(0, for_job="mine", retire=True), a_slot(1)]).startswith("a worker is about to take it")
+    paused = replace(a_pool(cap=1), mode=Mode.PAUSED)
+    assert why([launching(0, for_job="mine")], pool=paused) == "pool paused; next in its queue"
+
+
+def test_a_queue_that_was_not_read_to_its_end_says_so() -> None:
+    said = why([ready(0)], job=replace(JOB, rank="~"), ahead=burst(limits.QUEUED_SHOWN))
+    assert said == "cap full (1 of 1 slots in use); behind 2,000 jobs or more"
 
 
 def test_other_workers_are_starting() -> None:

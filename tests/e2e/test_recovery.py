@@ -1,4 +1,4 @@
-"""Deaths in the embedded cloud: a worker killed in the middle of a job, and a permission taken away."""
+"""Deaths in the embedded cloud: a worker killed in the middle of a job, a permission taken away, a person's word."""
 
 from __future__ import annotations
 
@@ -6,15 +6,29 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
-from fleetcap.model import JobStatus, SlotState
-from tests.e2e.conftest import Stage
+from cli.main import app
+from cli.target import Target
+from fleetcap.limits import LOOK_S
+from fleetcap.model import JobStatus, Slot, SlotState
+from tests.e2e.conftest import CAPS, Stage, staged
 
 pytestmark = [pytest.mark.cloud, pytest.mark.timeout(300)]
+
+BEAT_S = 2
+"""How soon a worker hears what was said of its slot."""
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with staged(tmp_path_factory.mktemp("recovery"), CAPS, beat_s=BEAT_S) as stage:
+        yield stage
 
 
 def test_a_worker_killed_in_the_middle_of_a_job_sends_it_to_another_that_completes_it(stage: Stage) -> None:
@@ -192,3 +206,93 @@ def test_a_launch_that_is_not_permitted_keeps_its_slot_and_says_why(stage: Stage
 def refusal(stage: Stage, function: str) -> str:
     """Why the function's last launch has no answer."""
     return next((str(line["reason"]) for line in reversed(stage.lines(function, "launch unanswered"))), "")
+
+
+# --- a person's word at run time
+
+
+def behind_a_gate(stage: Stage, name: str, count: int) -> tuple[list[str], Path]:
+    """That many jobs of the pool `five` that end once a file is there; their keys, and the file."""
+    [source] = stage.sources(1)
+    gate = stage.folder / f"{name} is open"
+    params = {"program": "sh", "arguments": f"""-c 'until test -e "{gate}"; do sleep 0.2; done' {{source}}"""}
+    work = {"source": source, "processor": "command", "params": params, "pool": "five"}
+    wanted = [f"five/{name}/{number}" for number in range(count)]
+    stage.client.send([{**work, "workflow_key": key} for key in wanted])
+    return wanted, gate
+
+
+def running(stage: Stage, keys: list[str]) -> int:
+    return sum((job := stage.job(key)) is not None and job.status is JobStatus.RUNNING for key in keys)
+
+
+def live(stage: Stage) -> int:
+    return stage.client.meter("five").live_tasks
+
+
+def test_what_a_person_says_of_a_pool_holds_at_once_and_costs_no_job(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Target("the cloud of this test", stage.client.outputs, stage.client.cloud.client)
+    monkeypatch.setattr("cli.target.find", lambda _name, _stack: here)
+
+    def does(*words: str) -> str:
+        return CliRunner().invoke(app, words, catch_exceptions=False, standalone_mode=False).stdout
+
+    # A lower cap: who is above it ends its job and leaves, and nobody comes in its place.
+    keys, gate = behind_a_gate(stage, "lowered", 9)
+    stage.until(lambda: running(stage, keys) == CAPS["five"], "all five run")
+    assert "nothing is leased above 2; 3 workers above it finish their jobs and leave" in does(
+        "pools", "set", "five", "--cap", "2"
+    )
+    waiting = next(key for key in keys if (job := stage.job(key)) and job.status is JobStatus.QUEUED)
+    assert json.loads(does("job", waiting, "--json"))["waits_for"].startswith("cap full (5 of 2 slots in use); ")
+    stage.invoke("TickFunctionName", {})
+    assert (running(stage, keys), live(stage)) == (5, 5)
+    gate.touch()
+    stage.until(lambda: live(stage) == 2, "the three have left", every_s=0.2)
+    ended = stage.until_ended(keys)
+    assert {(job.status, job.attempt) for job in ended} == {(JobStatus.COMPLETED, 1)}
+    assert (live(stage), stage.client.meter("five").tasks_launched) == (2, 5)
+
+    # A pause: two idle workers leave what comes alone, and take it once the pool is resumed.
+    does("pools", "pause", "five", "--reason", "tea")
+    keys, gate = behind_a_gate(stage, "paused", 2)
+    gate.touch()
+    stage.until(lambda: all(stage.job(key) for key in keys), "both are queued")
+    stage.invoke("TickFunctionName", {})
+    time.sleep(3 * LOOK_S)
+    assert running(stage, keys) == 0
+    assert json.loads(does("job", keys[0], "--json"))["waits_for"].startswith("pool paused: tea; ")
+    does("pools", "resume", "five")
+    assert {job.attempt for job in stage.until_ended(keys)} == {1}
+    assert live(stage) == 2
+
+    # A reservation: workers come without work, and leave when it is over.
+    does("pools", "set", "five", "--cap", "configured")
+    does("reserve", "five", "4", "--for", "1h", "--as", "course")
+    stage.tick_until(lambda: [slot.keep for slot in slots(stage)].count(True) == 4, "four workers stand by")
+    assert live(stage) == 4
+    does("unreserve", "five", "course")
+    stage.tick_until(lambda: live(stage) == 0, "they have left")
+
+    # The end of everything, under load: each task stops, no job is lost.
+    keys, gate = behind_a_gate(stage, "stopped", 8)
+    stage.until(lambda: running(stage, keys) == CAPS["five"], "all five run")
+    assert "told to stop" in does("stop-all", "five", "--yes")
+    stage.tick_until(lambda: not any(slot.held for slot in slots(stage)), "all slots are free")
+    assert (live(stage), running(stage, keys)) == (0, 0)
+    told = {pool["pool"]: pool for pool in json.loads(does("pools", "--json"))["pools"]}["five"]
+    assert (told["mode"], told["waits"]["reason"]) == ("stopped", "pool stopped: stop-all")
+    gate.touch()
+    does("pools", "resume", "five")
+    stage.invoke("TickFunctionName", {})
+    ended = stage.until_ended(keys)
+    assert {job.status for job in ended} == {JobStatus.COMPLETED}
+    assert {job.failures for job in ended} == {0}
+    assert sum(job.interruptions for job in ended) == CAPS["five"]
+    assert stage.client.meter("five").peak_live_tasks <= CAPS["five"]
+
+
+def slots(stage: Stage) -> list[Slot]:
+    return stage.client.table.slots("five")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from fleetcap import limits
-from fleetcap.decide.capacity import unresolved
+from fleetcap.decide.capacity import leaving, unresolved
 from fleetcap.model import Holder, Pool, Running, Slot, SlotId, SlotState, TaskStatus
 
 
@@ -112,13 +112,14 @@ def all_silent(slots: Iterable[Slot], now: float) -> bool:
 
 def judge(slot: Slot, status: TaskStatus, now: float, why: str = "") -> list[Verdict]:
     """What ECS's word on the recorded task means for its slot. `why` is the reason that came with it, if any did."""
+    failed = never_beat(slot) and not leaving(slot)  # who was told to leave before it was ready has done so
     if status is TaskStatus.STOPPED:
-        return [Release(slot, why or "ECS says the task has stopped", never_beat(slot))]
+        return [Release(slot, why or "ECS says the task has stopped", failed)]
     if status is TaskStatus.MISSING:
         if not slot.missing_since or slot.seen_at > slot.missing_since:
             return [Missing(slot, now)]  # the first time, or the first since a beat: an hour begins
         if now - slot.missing_since > limits.MISSING_IS_PROOF_S:
-            return [Release(slot, "ECS has not known the task for more than an hour", never_beat(slot))]
+            return [Release(slot, "ECS has not known the task for more than an hour", failed)]
         return []
     seen_again: list[Verdict] = [Missing(slot, 0.0)] if slot.missing_since else []
     stop: list[Verdict] = [Stop(slot, "no beat from this worker")] if silent(slot, now) else []
