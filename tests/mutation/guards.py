@@ -131,7 +131,7 @@ CLAUSES: Final = (
         "override_key(pool), fewer, {",
         f"override_key(pool), {ANYTHING}, {{",
     ),
-    Guard("reserve: it does not exist", 0, KEYS, 'Put("reserve", item, ABSENT)', f'Put("reserve", item, {ANYTHING})'),
+    Guard("reserve: the name is free", 0, KEYS, 'Put("reserve", item, free)', f'Put("reserve", item, {ANYTHING})'),
     Guard(
         "unreserve: it exists",
         0,
