@@ -86,7 +86,8 @@ class ConfigError(ValueError):
 class PoolConfig:
     """One class of workers: its cap, the size of a worker, how long jobs wait, and how a worker behaves.
 
-    0 switches `active_jobs_max`, `dispatch_deadline_s` and `waiting_limit_s` off.
+    0 switches `active_jobs_max`, `dispatch_deadline_s` and `waiting_limit_s` off. `parents_limit_s` is how long a job
+    may wait for those that it depends on.
     """
 
     name: str = DEFAULT_POOL
@@ -100,6 +101,7 @@ class PoolConfig:
     active_jobs_max: int = 0
     dispatch_deadline_s: int = limits.DISPATCH_DEADLINE_S
     waiting_limit_s: int = 0
+    parents_limit_s: int = limits.PARENTS_LIMIT_S
     idle_exit_s: int = limits.IDLE_EXIT_S
     lifetime_s: int = limits.LIFETIME_S
     stop_timeout_s: int = limits.STOP_TIMEOUT_S
@@ -358,6 +360,11 @@ def _worker_timing_refusals(pool: PoolConfig) -> Iterator[str]:
     for setting in ("active_jobs_max", "dispatch_deadline_s", "waiting_limit_s"):
         if getattr(pool, setting) < 0:
             yield f"{setting} of {where} is {getattr(pool, setting)}, which bounds nothing: set 0 for no bound."
+    if not 0 < pool.parents_limit_s <= limits.PARENTS_LIMIT_MAX_S:
+        yield (
+            f"parents_limit_s of {where} is {pool.parents_limit_s}, but a parent may never come and nobody should "
+            f"wait for ever: set 1 to {limits.PARENTS_LIMIT_MAX_S}."
+        )
     if not limits.CHILD_TERM_S < pool.stop_timeout_s <= limits.FARGATE_STOP_TIMEOUT_MAX_S:
         yield (
             f"stop_timeout_s of {where} is {pool.stop_timeout_s}, but Fargate waits "

@@ -33,7 +33,7 @@ from stacks.worker import (
 
 POWERTOOLS_LAYER: Final = "/aws/service/powertools/python/arm64/python3.13/latest"
 EVENT_BATCH_SIZE: Final = 10
-POOL_POLICY: Final = ("jobs_per_worker", "active_jobs_max", "dispatch_deadline_s", "waiting_limit_s")
+POOL_POLICY: Final = ("jobs_per_worker", "active_jobs_max", "dispatch_deadline_s", "waiting_limit_s", "parents_limit_s")
 """What deciders know of a pool under the names of its settings."""
 STREAM_ACTIONS: Final = ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")
 
@@ -104,13 +104,16 @@ class Control(Stack):
         return tick
 
     def _publish(self) -> lambda_.Function:
-        """The table's stream → publish → bus. What cannot be published in the end is kept, and blocks nobody."""
+        """The table's stream → publish → bus, and intake. What is not told in the end is kept, and blocks nobody."""
         config, state = self._config, self._state
         stream_arn = str(state.table.table_stream_arn)
         publish = self._function(
             "publish",
             {
                 keys.ENV_EVENT_BUS: state.bus.event_bus_name,
+                keys.ENV_EVENT_STATUSES: ",".join(config.event_statuses),
+                keys.ENV_TABLE: state.table.table_name,
+                keys.ENV_INTAKE_QUEUE_URL: state.intake.queue_url,
                 keys.ENV_UNPUBLISHED_QUEUE_URL: self.unpublished.queue_url,
                 keys.ENV_CACHE_BUCKET: state.cache.bucket_name,
                 keys.ENV_CACHE_PREFIX: config.cache_prefix,
@@ -118,6 +121,13 @@ class Control(Stack):
             allow(["events:PutEvents"], state.bus.event_bus_arn),
             allow([f"dynamodb:{action}" for action in STREAM_ACTIONS], stream_arn),
             allow(["sqs:SendMessage"], self.unpublished.queue_arn),
+            # Who may wait for a job that ended is read and named to intake; nothing else of the table is open to it.
+            allow(
+                ["dynamodb:Query"],
+                state.table.table_arn,
+                when={"ForAllValues:StringLike": {"dynamodb:LeadingKeys": keys.edges_pk("*")}},
+            ),
+            allow(["sqs:SendMessage"], state.intake.queue_arn),
         )
         lambda_.EventSourceMapping(
             publish,

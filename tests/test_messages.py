@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from fleetcap import keys, limits
 from fleetcap.catalog import BUILT_IN, PROCESSORS, Processor, artifact_keys
-from fleetcap.messages import Message, Rejected, json_schema, submission
-from fleetcap.model import Request, Submission
+from fleetcap.messages import Message, Rejected, json_schema, submission, to_recheck
+from fleetcap.model import OnParentFailure, Request, Submission
 
 POOLS = frozenset({"default", "arm-large"})
 HOSTS = frozenset({"data.example.org"})
@@ -34,6 +34,8 @@ FULL: dict[str, Any] = {
     "timeout_s": 60,
     "force": True,
     "correlation_id": "order-7/line.1",
+    "depends_on": ["portal/41/v1", "portal/40/v1"],
+    "on_parent_failure": "run",
 }
 quick = settings(derandomize=True, max_examples=200, deadline=None)
 
@@ -63,7 +65,10 @@ def test_every_field_of_a_message_arrives() -> None:
     assert taken.key == FULL["workflow_key"]
     assert (taken.pool, taken.priority) == ("arm-large", 9)
     assert (taken.force, taken.correlation_id) == (True, "order-7/line.1")
-    assert taken.request == Request(FULL["source"], "command", FULL["md5"], FULL["params"], 1, 60)
+    parents = ("portal/41/v1", "portal/40/v1")
+    assert taken.request == Request(
+        FULL["source"], "command", FULL["md5"], FULL["params"], 1, 60, parents, OnParentFailure.RUN
+    )
 
 
 ACCEPTED: dict[str, dict[str, Any]] = {
@@ -78,6 +83,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "the highest priority": {**BAM, "priority": limits.PRIORITY_MAX},
     "a peak file of capitals": {"source": "s3://bucket/A.narrowPeak.gz"},
     "a GFF3 file": {"source": "s3://bucket/a.gff3"},
+    "the most parents": {**BAM, "depends_on": [f"p{n}" for n in range(limits.PARENTS_MAX)]},
     "the longest source": {"source": "s3://bucket/".ljust(limits.SOURCE_MAX_CHARS - 4, "a") + ".bam"},
     "the longest run": {**BAM, "timeout_s": limits.TIMEOUT_MAX_S, "max_attempts": limits.ATTEMPTS_LIMIT},
     "letters of the world": {"source": "s3://bucket/größe/日本.bam"},
@@ -169,6 +175,14 @@ REFUSED_BY_SHAPE: dict[str, tuple[object, str]] = {
     "endless attempts": ({**BAM, "max_attempts": 21}, "max_attempts: Input should be less than or equal to 20"),
     "no time": ({**BAM, "timeout_s": 0}, "timeout_s: Input should be greater than or equal to 1"),
     "endless time": ({**BAM, "timeout_s": 604_801}, "timeout_s: Input should be less than or equal to 604800"),
+    "a parent that is no key": ({**BAM, "depends_on": ["a", "b c"]}, "depends_on.1: must be 1 to 8 segments"),
+    "a parent outside a list": ({**BAM, "depends_on": "a"}, "depends_on: Input should be a valid array"),
+    "too many parents": (
+        {**BAM, "depends_on": [f"p{n}" for n in range(21)]},
+        "depends_on: Tuple should have at most 20 items",
+    ),
+    "a parent twice": ({**BAM, "depends_on": ["a", "b", "a"]}, "depends_on: names a job twice"),
+    "another choice": ({**BAM, "on_parent_failure": "release"}, "on_parent_failure: Input should be 'fail' or 'run'"),
     "a misspelt field": ({**BAM, "prioritiy": 1}, "prioritiy: no such field; the fields are source, processor"),
 }
 
@@ -212,6 +226,11 @@ REFUSED_BY_MEANING: dict[str, tuple[object, str]] = {
     "a command beyond its program": (
         {**BAM, "processor": "command", "params": {"program": "cat", "arguments": "{source}", "shell": True}},
         "params: command knows no param 'shell'; it takes program, arguments",
+    ),
+    "itself as parent": ({**BAM, "workflow_key": "a", "depends_on": ["a"]}, "depends_on: names the job itself"),
+    "itself by the key that is derived": (
+        {**BAM, "depends_on": ["source/bam/" + "0" * 40, accepted(BAM).key]},
+        "depends_on: names the job itself",
     ),
     "an unknown pool": ({**BAM, "pool": "gpu"}, "pool: there is no pool 'gpu'; the pools are arm-large, default"),
 }
@@ -392,6 +411,22 @@ def test_an_object_that_cannot_be_a_job_is_refused_like_any_message(body: object
 def test_an_object_is_refused_where_its_pool_does_not_exist() -> None:
     with pytest.raises(Rejected, match="pool: there is no pool 'default'"):
         submission(json.dumps(object_created("a.bam")), 0.0, {"other"}, HOSTS)
+
+
+# --- word of publish
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "{}", '{"recheck": []}', '{"recheck": ["a b"]}', '{"recheck": "a"}', '{"recheck": ["a"], "x": 1}', "[1]"],
+)
+def test_what_is_no_word_of_publish_is_read_as_a_message_and_refused(body: str) -> None:
+    assert to_recheck(body) == []
+    assert reason(body)
+
+
+def test_the_word_of_publish_names_the_jobs_to_judge() -> None:
+    assert to_recheck('{"recheck": ["a/v1", "b"]}') == ["a/v1", "b"]
 
 
 # --- whatever arrives

@@ -13,6 +13,7 @@ STARTED_BY_MAX_CHARS: Final = 128
 DESCRIBE_TASKS_MAX_ARNS: Final = 100
 BATCH_GET_ITEMS: Final = 100
 SQS_MESSAGE_MAX_BYTES: Final = 1_048_576
+SQS_BATCH_ENTRIES: Final = 10
 PUT_EVENTS_ENTRIES: Final = 10
 PUT_EVENTS_MAX_BYTES: Final = 262_144
 """A request stays below it. Some pages say 1 MB by now; what is below the older figure is taken everywhere."""
@@ -80,6 +81,19 @@ MAX_TIMEOUTS: Final = 2
 """How often an attempt may run into its timeout: a second try may meet a better day, a third would not."""
 DISPATCH_DEADLINE_S: Final = 14_400
 """A: how long a job may wait while its pool has room under the cap and no worker can be started."""
+PARENTS_MAX: Final = 20
+PARENTS_LIMIT_S: Final = 7 * 86_400
+"""How long a job may wait for its parents by default: one of them may never come."""
+PARENTS_LIMIT_MAX_S: Final = 14 * 86_400
+EDGE_TTL_S: Final = 28 * 86_400
+ANCESTORS_READ: Final = 200
+"""How many jobs are read at most to see whether one waits for itself."""
+RECHECK_KEYS: Final = 20
+"""Dependents a message: ten messages of them, with twenty parents each, are read well within a decider's time."""
+WAITING_READ: Final = 5_000
+WAITING_PER_TICK: Final = 100
+WAITING_BUDGET_S: Final = 10
+"""How long one tick judges waiting jobs of a pool; the rest has its turn at a later one."""
 OVERDUE_READ: Final = 2_000
 OVERDUE_PER_TICK: Final = 200
 ATTEMPT_REASON_MAX_CHARS: Final = 200
@@ -148,6 +162,9 @@ assert DECIDER_TIMEOUT_S <= 60, "a longer-lived decider may send a token after t
 assert QUEUE_VISIBILITY_S >= 6 * DECIDER_TIMEOUT_S, "AWS asks for six times the function's timeout"
 assert QUEUE_RETENTION_S < FINISHED_JOB_TTL_S, "a redelivered message finds the run that answers it"
 assert DECIDER_TIMEOUT_S > 2 * LOOK_BUDGET_S, "a tick that looks for as long as it may still scales"
+assert DECIDER_TIMEOUT_S > LOOK_BUDGET_S + 2 * WAITING_BUDGET_S, "and so does one that judges what waits for parents"
+assert PARENTS_LIMIT_S <= PARENTS_LIMIT_MAX_S
+assert PARENTS_LIMIT_MAX_S + QUEUE_RETENTION_S < EDGE_TTL_S, "an edge outlives every wait that it may end"
 assert OUTPUT_TAIL_LINES < OUTPUT_LINES_AT_ONCE < OUTPUT_LINES
 assert MISSING_IS_PROOF_S < ECS_CALL_TOKEN_LIFE_S
 assert PUBLISH_MAX_AGE_S < STREAM_RETENTION_S, "a change that is put aside can still be read from the stream"

@@ -21,15 +21,16 @@ from pydantic import (
     model_validator,
 )
 
-from fleetcap import limits
+from fleetcap import keys, limits
 from fleetcap.catalog import PROCESSORS, processor_for, refusal
-from fleetcap.model import Job, Request, Submission
+from fleetcap.model import Job, OnParentFailure, Request, Submission
 from fleetcap.sources import file_name, https_host, is_s3
 
 _SEGMENT: Final = r"[A-Za-z0-9][A-Za-z0-9._=@+-]{0,127}"
 _MD5: Final = r"^[0-9a-f]{32}$"
 WORKFLOW_KEY: Final = rf"^{_SEGMENT}(/{_SEGMENT}){{0,7}}$"
 
+Key = Annotated[str, StringConstraints(strict=True, max_length=limits.WORKFLOW_KEY_MAX_CHARS, pattern=WORKFLOW_KEY)]
 Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
 Value = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, StringConstraints(max_length=1_024)]
 
@@ -132,6 +133,18 @@ class Message(BaseModel):
         default=limits.JOB_TIMEOUT_S, description="Seconds that one attempt may take."
     )
 
+    depends_on: Annotated[tuple[Key, ...], Field(max_length=limits.PARENTS_MAX)] = Field(
+        default=(),
+        description="Workflow keys of jobs that must have ended before this one runs. One that is not known yet is "
+        "waited for.",
+        json_schema_extra={"uniqueItems": True},
+    )
+    on_parent_failure: OnParentFailure = Field(
+        default=OnParentFailure.FAIL,
+        description="What becomes of the job if one of them ends FAILED or CANCELLED: it fails too, or runs all the "
+        "same once all have ended.",
+    )
+
     @model_validator(mode="after")
     def _source_and_processor(self) -> Self:
         if self.source.startswith("https:"):
@@ -148,11 +161,26 @@ class Message(BaseModel):
             raise ValueError(f"params: {sentence}")
         return self
 
+    @model_validator(mode="after")
+    def _parents(self) -> Self:
+        if len(set(self.depends_on)) < len(self.depends_on):
+            raise ValueError("depends_on: names a job twice")
+        return self
+
     def request(self) -> Request:
         """The part of the message that the worker acts on."""
         derived = processor_for(file_name(self.source))
         processor = self.processor or (derived.name if derived else "")
-        return Request(self.source, processor, self.md5 or "", self.params, self.max_attempts, self.timeout_s)
+        return Request(
+            self.source,
+            processor,
+            self.md5 or "",
+            self.params,
+            self.max_attempts,
+            self.timeout_s,
+            self.depends_on,
+            self.on_parent_failure if self.depends_on else OnParentFailure.FAIL,
+        )
 
     def key(self, etag: str = "") -> str:
         """The workflow key, as given or derived. An ETag that is known is part of it: a changed source is a new key.
@@ -184,6 +212,8 @@ def submission(
         raise Rejected(f"pool: there is no pool {message.pool!r}; the pools are {', '.join(sorted(pools))}")
     if message.source.startswith("https:") and (host := https_host(message.source)) not in source_hosts:
         raise Rejected(f"source: the host {host} is not on the allow-list (source_hosts)")
+    if message.key(etag) in message.depends_on:
+        raise Rejected("depends_on: names the job itself")
     return Submission(
         message.key(etag),
         message.pool,
@@ -210,8 +240,27 @@ def again(job: Job, force: bool = False) -> dict[str, Any]:
         timeout_s=request.timeout_s,
         force=force or job.since > 0,
         correlation_id=job.correlation_id or None,
+        depends_on=request.depends_on,
+        on_parent_failure=request.on_parent_failure,
     )
     return message.model_dump(mode="json", exclude_none=True)
+
+
+class _Recheck(BaseModel):
+    """Word of `publish`: a parent of these jobs has ended."""
+
+    model_config = ConfigDict(extra="forbid")
+    recheck: list[Key]
+
+
+def to_recheck(body: str) -> list[str]:
+    """The keys of jobs that are to be judged anew, if that is what the message says; else none."""
+    if not body.startswith(f'{{"{keys.RECHECK}":'):
+        return []
+    try:
+        return _Recheck.model_validate_json(body).recheck
+    except ValidationError:
+        return []
 
 
 def _read(body: str) -> tuple[Message, str]:
@@ -231,7 +280,7 @@ def sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"{where[:64]}: no such field; the fields are {', '.join(Message.model_fields)}"
     if first["type"] == "string_pattern_mismatch":
-        text = _PATTERNS_IN_WORDS.get(where, text)
+        text = _PATTERNS_IN_WORDS.get("workflow_key" if first["loc"][:1] == ("depends_on",) else where, text)
     if first["loc"][:1] == ("params",) and where != "params":
         where, text = "params", _PARAMS_IN_WORDS
     return (f"{where}: {text}" if where else text)[: limits.ERROR_MAX_CHARS]

@@ -19,8 +19,12 @@ class SlotState(StrEnum):
 
 
 class JobStatus(StrEnum):
-    """QUEUED → RUNNING → COMPLETED | FAILED | CANCELLED, and RUNNING → QUEUED on a retry or an interruption."""
+    """QUEUED → RUNNING → COMPLETED | FAILED | CANCELLED, and RUNNING → QUEUED on a retry or an interruption.
 
+    A job that depends on others begins as WAITING, and is QUEUED, FAILED or CANCELLED from there.
+    """
+
+    WAITING = "WAITING"
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
@@ -31,6 +35,15 @@ class JobStatus(StrEnum):
     def ended(self) -> bool:
         """True for the three states that a run does not leave."""
         return self in {JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED}
+
+
+class OnParentFailure(StrEnum):
+    """What becomes of a job of whose parents one ended FAILED or CANCELLED."""
+
+    FAIL = "fail"
+    """It fails as well."""
+    RUN = "run"
+    """It runs once all its parents have ended, however they did."""
 
 
 class FailureClass(StrEnum):
@@ -111,7 +124,8 @@ class Pool:
     """A class of workers: one task definition, one cap, one policy. `launch` holds RunTask's parameters, as sent.
 
     `dispatch_deadline_s` bounds the wait for capacity that does not come, `waiting_limit_s` any wait; 0: unbounded.
-    `active_jobs_max` is the number of active jobs from which on new ones are refused; 0: none are.
+    `active_jobs_max` is the number of active jobs from which on new ones are refused; 0: none are. `parents_limit_s`
+    bounds the wait for parents.
     """
 
     name: str
@@ -122,6 +136,7 @@ class Pool:
     dispatch_deadline_s: float = limits.DISPATCH_DEADLINE_S
     waiting_limit_s: float = 0.0
     active_jobs_max: int = 0
+    parents_limit_s: float = limits.PARENTS_LIMIT_S
 
 
 @dataclass(frozen=True)
@@ -168,6 +183,9 @@ class Request:
     params: Mapping[str, str | int | float | bool] = field(default_factory=dict)
     max_attempts: int = 3
     timeout_s: int = 14_400
+    depends_on: tuple[str, ...] = ()
+    """The workflow keys of its parents: it waits until all of them have ended."""
+    on_parent_failure: OnParentFailure = OnParentFailure.FAIL
 
 
 @dataclass(frozen=True)
@@ -276,7 +294,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Queued:
-    """A QUEUED job as the lagging `open` index shows it: enough to decide who comes next, not enough to claim."""
+    """A QUEUED job as the lagging `open` index shows it: enough to decide who comes next, not enough to claim.
+
+    A WAITING one is shown alike, in a partition of its own.
+    """
 
     key: str
     pool: str
@@ -285,6 +306,11 @@ class Queued:
     attempt: int
     queued_at: float
     due_at: float
+
+    @property
+    def runnable_at(self) -> float:
+        """Since when it waits for capacity: a job may have waited for its parents, or for its next attempt, before."""
+        return max(self.queued_at, self.due_at)
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,20 @@ class Jobs(Protocol):
     def running(self, pool: Pool) -> list[Running]:
         """All RUNNING jobs of a pool, from the lagging index."""
 
+    def waiting(self, pool: Pool, limit: int) -> list[Queued]:
+        """The first `limit` jobs that wait for their parents, by rank, from the lagging index."""
+
     def active(self, pool: Pool, most: int) -> int:
         """How many jobs of a pool are QUEUED or RUNNING, from the lagging index; it stops counting at `most`."""
+
+    def lead(self, parents: Iterable[str], dependent: str, now: float) -> None:
+        """Write the edges by which the end of each parent finds the dependent. Repeatable."""
+
+    def dependents(self, parent: str) -> list[str]:
+        """Every key that an edge leads to, strongly consistent: who may wait for this job, or once did."""
+
+    def unblock(self, waiting: Job, now: float, op: str) -> Job | None:
+        """This run, WAITING → QUEUED, due now; the job as it stands then. None: somebody has moved it on."""
 
     def put(self, job: Job, replacing: Job | None, op: str) -> bool:
         """Absent, or the finished run that was read → this run. False: somebody was first."""
@@ -119,7 +131,7 @@ class Jobs(Protocol):
         op: str,
         attempt: Attempt | None = None,
     ) -> bool:
-        """RUNNING under this attempt, or QUEUED at the attempt as read → the final status."""
+        """RUNNING under this attempt, QUEUED at the attempt as read, or WAITING in this run → the final status."""
 
     def requeue(self, running: Job, due_at: float, error: str, attempt: Attempt, op: str) -> bool:
         """RUNNING under this attempt and holder, who is dead or asks himself; not to be cancelled → QUEUED."""
@@ -164,6 +176,13 @@ class Rejects(Protocol):
 
     def reject(self, body: str, reason: str, message_id: str) -> None:
         """Keep the message, truncated where it is too large, with one sentence of reason."""
+
+
+class Rechecks(Protocol):
+    """The way to have jobs judged anew."""
+
+    def recheck(self, dependents: Sequence[str]) -> None:
+        """Have intake judge these keys once more. Raises where that is not certain; repeatable."""
 
 
 class Bus(Protocol):

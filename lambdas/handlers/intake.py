@@ -1,18 +1,21 @@
-"""A batch of messages arrives; each joins a run, is answered by one, begins one, or is rejected with its reason."""
+"""A batch of messages arrives; each joins a run, is answered by one, begins one, or is rejected with its reason.
+
+Word that a parent has ended comes by the same queue, and has the jobs that wait for it judged anew.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from fleetcap import keys, limits, wiring
+from fleetcap import dependencies, keys, limits, wiring
 from fleetcap.adapters.cache import S3Cache
 from fleetcap.adapters.rejects import SqsRejects
 from fleetcap.catalog import artifact_keys
 from fleetcap.decide import admit
 from fleetcap.fleet import Fleet
-from fleetcap.messages import Rejected, submission
+from fleetcap.messages import Rejected, submission, to_recheck
 from fleetcap.model import Job, JobStatus, Submission
 from fleetcap.ports import Cache, Rejects
 from handlers.log import log
@@ -35,8 +38,8 @@ class Intake:
         for record in event["Records"]:
             message_id = record["messageId"]
             try:
-                if job := self._take(record):
-                    queued.append(job)
+                for job in self._take(record):
+                    queued.append(job)  # kept even if the next one fails
             except Exception as error:  # its neighbours must not suffer
                 self.fleet.log("not taken in", message_id=message_id, error=repr(error))
                 unsettled.append(message_id)
@@ -44,8 +47,12 @@ class Intake:
         self.fleet.log("took in", records=len(event["Records"]), began_at=began_at, ended_at=self.fleet.clock.now())
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in unsettled]}
 
-    def _take(self, record: dict[str, Any]) -> Job | None:
-        """The job that the message leaves QUEUED and without a worker, if any."""
+    def _take(self, record: dict[str, Any]) -> Iterator[Job]:
+        """The jobs that the message leaves QUEUED and without a worker, if any."""
+        if dependents := to_recheck(record["body"]):
+            for key in dependents:
+                yield from self._settled(key)
+            return
         sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
         try:
             accepted = submission(record["body"], sent_at, self.fleet.pools, self.source_hosts, record["messageId"])
@@ -53,7 +60,7 @@ class Intake:
         except Rejected as reason:
             self.rejects.reject(record["body"], str(reason), record["messageId"])
             self.fleet.log("rejected", message_id=record["messageId"], reason=str(reason))
-            return None
+            return
         self.fleet.log(
             "admitted",
             message_id=record["messageId"],
@@ -62,7 +69,16 @@ class Intake:
             job=job.id,
             decision=type(decision).__name__,
         )
-        return job if admit.asks_for_capacity(decision, job, self.fleet.clock.now()) else None
+        if job.status is JobStatus.WAITING:
+            yield from self._settled(job.key)
+        elif admit.asks_for_capacity(decision, job, self.fleet.clock.now()):
+            yield job
+
+    def _settled(self, key: str) -> Iterator[Job]:
+        """Judge a job if it waits for others; itself, if it is QUEUED then and needs somebody to see to it."""
+        job, unblocked = dependencies.settle(self.fleet, key)
+        if job and (unblocked or admit.asks_for_capacity(admit.Attach(job), job, self.fleet.clock.now())):
+            yield job
 
     def _admit(self, accepted: Submission) -> tuple[Job, admit.Admission]:
         """The job that answers the message, and the decision that made it so."""
@@ -78,6 +94,8 @@ class Intake:
                     if isinstance(decision, admit.Enqueue) and self._ceiling_reached(accepted, standing):
                         continue
                     job = self._new_run(accepted, replacing, ended=isinstance(decision, admit.Record))
+                    if job.status is JobStatus.WAITING:  # a parent that ends from here on must find it
+                        self.fleet.table.lead(job.request.depends_on, job.key, self.fleet.clock.now())
                     if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
                         return job, decision
         raise TimeoutError(f"{accepted.key} changed under each of {limits.ADMIT_ROUNDS} attempts to put it")
@@ -103,7 +121,7 @@ class Intake:
         return Job(
             key=accepted.key,
             run=replacing.run + 1 if replacing else 1,
-            status=JobStatus.COMPLETED if ended else JobStatus.QUEUED,
+            status=JobStatus.COMPLETED if ended else _first_status(accepted),
             pool=accepted.pool,
             priority=accepted.priority,
             request=accepted.request,
@@ -129,6 +147,10 @@ class Intake:
                     self.fleet.scale(pool, mine, most=len(mine))
             except Exception as error:
                 self.fleet.log("not scaled", pool=pool.name, error=repr(error))
+
+
+def _first_status(accepted: Submission) -> JobStatus:
+    return JobStatus.WAITING if accepted.request.depends_on else JobStatus.QUEUED
 
 
 def _results(accepted: Submission) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from fleetcap import limits, wiring
+from fleetcap import dependencies, limits, wiring
 from fleetcap.decide import launch, recover
 from fleetcap.fleet import Fleet
 from fleetcap.model import FailureClass, Pool, Slot
@@ -19,7 +19,14 @@ def handle(fleet: Fleet) -> None:
     for pool in fleet.pools.values():
         with _failing_alone(fleet, pool, "slots"):
             slots = fleet.slots(pool)
-            for step in (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _end_the_overdue, _scale):
+            for step in (
+                _fit_the_cap,
+                _requeue_orphans,
+                _look_at_the_doubtful,
+                _end_the_overdue,
+                _judge_the_waiting,
+                _scale,
+            ):
                 with _failing_alone(fleet, pool, step.__name__):
                     step(fleet, pool, slots)
 
@@ -90,6 +97,11 @@ def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect], beg
 def _end_the_overdue(fleet: Fleet, pool: Pool, slots: Sequence[Slot]) -> None:
     """Jobs that have waited longer than they may are told so."""
     fleet.end_overdue(pool, slots)
+
+
+def _judge_the_waiting(fleet: Fleet, pool: Pool, _slots: Sequence[Slot]) -> None:
+    """Jobs whose parents have ended while nobody heard of it."""
+    dependencies.settle_some(fleet, pool)
 
 
 def _scale(fleet: Fleet, pool: Pool, _slots: Sequence[Slot]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from fleetcap import keys
@@ -38,6 +39,10 @@ DECISIONS: Final = (
     "log ended Cancel",
     "cancelled while QUEUED",
     "cancelled while RUNNING",
+    "cancelled while WAITING",
+    "log judged Unblock",
+    "log judged Fail",
+    "log judged Wait",
     "turned away at the ceiling",
     "log leaving",
     "launch Started",
@@ -54,6 +59,7 @@ DELIVERIES: Final = (
     "trouble: a tick did not come",
     "trouble: an event was late",
     "trouble: an event was lost",
+    "trouble: the stream gave up on an end",
 )
 UNREACHABLE: Final = {
     "refused retire: it exists": "slots are never deleted",
@@ -86,6 +92,10 @@ def operations() -> Iterator[keys.Write | keys.Put]:
     yield keys.heartbeat_write(running, 0.0, "sort", 0.5, "")
     yield keys.finish_write(running, JobStatus.COMPLETED, 0.0, "", (), "op")
     yield keys.cancel_write(running, "why")
+    waiting = replace(job, status=JobStatus.WAITING)
+    yield keys.edge_write("parent", "key", 0.0)
+    yield keys.unblock_write(waiting, 0.0, "op")
+    yield keys.finish_write(waiting, JobStatus.FAILED, 0.0, "", (), "op")
     yield keys.finish_write(job, JobStatus.CANCELLED, 0.0, "", (), "op")
     yield keys.requeue_write(running, 0.0, "", attempt, "op")
 
@@ -96,6 +106,7 @@ def guards() -> list[tuple[str, str]]:
         (write.name, clause.name): None
         for write in operations()
         for clause in write.condition.clauses or (write.condition,)
+        if clause is not keys.WHATEVER
     }
     return list(found)
 

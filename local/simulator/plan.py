@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import pairwise
 from random import Random
 from typing import Final
 
 from fleetcap import limits
+from fleetcap.model import OnParentFailure
 
 
 class Fault(StrEnum):
@@ -73,6 +75,8 @@ class JobPlan:
     max_attempts: int = limits.MAX_ATTEMPTS
     cached: bool = False
     """The cache holds its result already, but no run tells of it."""
+    depends_on: tuple[str, ...] = ()
+    on_parent_failure: OnParentFailure = OnParentFailure.FAIL
 
 
 @dataclass(frozen=True)
@@ -136,6 +140,9 @@ class Plan:
     dispatch_deadline_s: float = 0.0
     waiting_limit_s: float = 0.0
     active_jobs_max: int = 0
+    parents_limit_s: float = limits.PARENTS_LIMIT_S
+    stream_loses: float = 0.0
+    """The share of ends of which the table's stream never tells."""
     without: frozenset[int] = field(default_factory=frozenset)
     """The faults that a shrunk history leaves out, by their order."""
 
@@ -146,6 +153,12 @@ class Plan:
         return calm and self.lag_s <= SHORT_S and self.latency_s <= SHORT_S
 
     @property
+    def parents(self) -> dict[str, tuple[str, ...]]:
+        """What each job that waits for others depends on."""
+        jobs = (message.job for message in self.messages)
+        return {job.key: job.depends_on for job in jobs if job and job.depends_on}
+
+    @property
     def caps(self) -> list[int]:
         """Every cap in force at some time."""
         return [self.cap, *(trouble.amount for trouble in self.troubles if trouble.kind is Trouble.CAP)]
@@ -153,7 +166,49 @@ class Plan:
 
 def plan(seed: int) -> Plan:
     """A small history."""
-    return _with_people(_of_a_kind(seed), Random(seed ^ 0xCA9CE1))
+    return _with_parents(_with_people(_of_a_kind(seed), Random(seed ^ 0xCA9CE1)), Random(seed ^ 0xFA3117))
+
+
+def _with_parents(plan: Plan, random: Random) -> Plan:
+    """Jobs wait for others now and then: in a chain, a diamond, at random, in a circle, for one that never comes."""
+    keys = sorted({message.job.key for message in plan.messages if message.job})
+    if random.random() > (OFTEN if len(keys) > 1 else RARELY):
+        return plan
+    shape = random.choice(("chain", "diamond", "random", "random", "circle")) if len(keys) > 1 else "never"
+    parents = _parents(random, keys, shape)
+    never = random.random() < SELDOM or shape == "never"
+    if never:
+        left = random.choice(keys)
+        parents[left] = (*parents.get(left, ()), "job/never")
+    choices = {key: random.choice((OnParentFailure.FAIL, OnParentFailure.FAIL, OnParentFailure.RUN)) for key in keys}
+    messages = tuple(
+        replace(each, job=replace(job, depends_on=parents.get(job.key, ()), on_parent_failure=choices[job.key]))
+        if (job := each.job)
+        else each
+        for each in plan.messages
+    )
+    bounded = never or plan.active_jobs_max  # who is turned away is a parent that never comes
+    return replace(
+        plan,
+        messages=messages,
+        parents_limit_s=random.choice((100.0, 400.0)) if bounded or random.random() < SELDOM else plan.parents_limit_s,
+        stream_loses=0.0 if plan.faultless else random.choice((0.0, 0.0, 0.5, 1.0)),
+    )
+
+
+def _parents(random: Random, keys: list[str], shape: str) -> dict[str, tuple[str, ...]]:
+    order = random.sample(keys, len(keys))
+    match shape:
+        case "chain" | "circle":
+            links: dict[str, tuple[str, ...]] = {later: (earlier,) for earlier, later in pairwise(order)}
+            return links | ({order[0]: (order[-1],)} if shape == "circle" else {})
+        case "diamond":
+            middle = tuple(order[1:-1]) or (order[0],)
+            return dict.fromkeys(middle[: len(order) - 2], (order[0],)) | {order[-1]: middle[: limits.PARENTS_MAX]}
+        case "random":
+            chosen = {key: random.sample(order[:at], random.randint(0, min(at, 3))) for at, key in enumerate(order)}
+            return {key: tuple(found) for key, found in chosen.items() if found}
+    return {}
 
 
 def _with_people(plan: Plan, random: Random) -> Plan:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
 from fleetcap import keys, limits
 from fleetcap.adapters.control_table import Reader, Reply
-from fleetcap.model import Holder, Job, JobStatus, Lease, SlotState
+from fleetcap.model import Holder, Job, JobStatus, Lease, OnParentFailure, SlotState
 from local.memory.ecs import MemoryEcs, MemoryTask
 from local.simulator.world import BEGAN_AT, Process, World
 
@@ -61,6 +61,12 @@ class Run:
     put_at: float
     ended_at: float = 0.0
     status: JobStatus = JobStatus.QUEUED
+    unblocked_at: float = 0.0
+
+    @property
+    def runnable_at(self) -> float:
+        """Since when it waited for its first attempt."""
+        return self.unblocked_at or self.put_at
 
 
 @dataclass
@@ -119,6 +125,14 @@ class Truth:
     """How late any claim may come after the last trouble; 0: not judged."""
     troubled_at: float = 0.0
     peak: int = 0
+    parents: Mapping[str, tuple[tuple[str, ...], OnParentFailure]] = field(default_factory=dict)
+    """What each job depends on, and what becomes of it when one of those fails."""
+    parents_limit_s: float = 0.0
+    judged_within_s: float = 0.0
+    """How long after its parents' last end, or after `judged_from`, a job may wait for them; 0: not judged."""
+    judged_from: float = 0.0
+    ends: dict[str, list[tuple[float, JobStatus]]] = field(default_factory=dict)
+    """When a key's runs ended, and how."""
 
     # --- the fleet
 
@@ -157,6 +171,8 @@ class Truth:
                 self._cancelled(reply.item)
             case "withdraw":
                 self._withdrawn(reply.item)
+            case "unblock":
+                self._unblocked(reply.item)
 
     def _leased(self, item: keys.Item) -> None:
         slot = self.read.slot(item)
@@ -203,7 +219,8 @@ class Truth:
         self._work_conserving(job.key, job.due_at, author)
         owner = self.owners[job.key] = Owner(author, job.holder, job.attempt)
         self.world.after(BEGINS_WITHIN_S, partial(self._must_have_begun, job.key, owner, self.world.now))
-        waited_s = self.world.now - (self.runs[job.key][-1].put_at if job.attempt == 1 else job.due_at)
+        self._in_order(job.key, "claimed")
+        waited_s = self.world.now - (self.runs[job.key][-1].runnable_at if job.attempt == 1 else job.due_at)
         if job.attempt == 1 and self.pick_up_bound_s and waited_s > self.pick_up_bound_s:
             raise Violation("LIVE", f"{job.key} was picked up after {waited_s:.0f} s beside free slots")
         since = max(self.troubled_at, self.runs[job.key][-1].put_at, job.due_at)
@@ -279,9 +296,57 @@ class Truth:
         job = self.read.job(item)
         if job.key in self.owners or any(child.alive for child in self.children.get(job.key, ())):
             raise Violation("ONE-RUN", f"{job.key} was taken from the queue while somebody ran it")
-        if job.status is JobStatus.FAILED:
+        if job.status is JobStatus.FAILED and self.runs[job.key][-1].status is JobStatus.WAITING:
+            self._given_up(job)
+        elif job.status is JobStatus.FAILED:
             self._overdue(job)
         self._ended(job.key, job.status)
+
+    # --- jobs that wait for others
+
+    def _unblocked(self, item: keys.Item) -> None:
+        """A job that waited for its parents was queued."""
+        job = self.read.job(item)
+        run = self.runs[job.key][-1]
+        if run.status is not JobStatus.WAITING or run.ended_at:
+            raise Violation("ORDER", f"{job.key} was queued although it did not wait")
+        run.status, run.unblocked_at = JobStatus.QUEUED, self.world.now
+        self._in_order(job.key, "queued")
+        self._in_time(job.key, run)
+
+    def _in_order(self, key: str, what: str) -> None:
+        """A job runs only once each of its parents has ended as asked."""
+        wanted, choice = self.parents.get(key, ((), OnParentFailure.FAIL))
+        for parent in wanted:
+            ends = {status for _, status in self.ends.get(parent, ())}
+            if not ends or (choice is OnParentFailure.FAIL and JobStatus.COMPLETED not in ends):
+                raise Violation("ORDER", f"{key} was {what} before {parent} ended as asked")
+
+    def _in_time(self, key: str, run: Run) -> None:
+        ends = [at for parent in self.parents[key][0] for at, _ in self.ends.get(parent, ())]
+        late_s = self.world.now - max([run.put_at, self.judged_from, *ends])
+        if self.judged_within_s and late_s > self.judged_within_s:
+            raise Violation("LIVE", f"{key} waited {late_s:.0f} s for parents that had ended")
+
+    def _given_up(self, job: Job) -> None:
+        """A job failed while it waited: for a parent's sake, because it waits for itself, or after too long."""
+        wanted, choice = self.parents[job.key]
+        run = self.runs[job.key][-1]
+        failed = {status for parent in wanted for _, status in self.ends.get(parent, ())} - {JobStatus.COMPLETED}
+        if choice is OnParentFailure.FAIL and failed:
+            self._in_time(job.key, run)
+            return
+        waited_s = self.world.now - run.put_at + 2 * self.skew_s + UNDER_WAY_S
+        if waited_s < self.parents_limit_s and not self._in_a_circle(job.key):
+            raise Violation("ORDER", f"{job.key} was given up after {waited_s:.0f} s: {job.error}")
+
+    def _in_a_circle(self, key: str) -> bool:
+        above, look = set[str](), [key]
+        while look:
+            fresh = set(self.parents.get(look.pop(), ((), None))[0]) - above
+            above |= fresh
+            look += fresh
+        return key in above
 
     def _overdue(self, job: Job) -> None:
         slack_s = 2 * self.skew_s + UNDER_WAY_S
@@ -303,7 +368,7 @@ class Truth:
             raise Violation("ONE-RUN", f"run {job.run} of {job.key} was put while run {runs[-1].number} was active")
         if runs and not job.ended:
             self._justified(job.key, runs[-1])
-        runs.append(Run(job.run, self.world.now))
+        runs.append(Run(job.run, self.world.now, status=job.status))
         self.open_jobs += 1
         if job.ended:
             self._ended(job.key, job.status)
@@ -320,6 +385,7 @@ class Truth:
     def _ended(self, key: str, status: JobStatus) -> None:
         run = self.runs[key][-1]
         run.ended_at, run.status = self.world.now, status
+        self.ends.setdefault(key, []).append((self.world.now, status))
         self.open_jobs -= 1
 
     # --- jobs' processes

@@ -191,9 +191,17 @@ def test_a_jobs_sheet_tells_its_attempts_and_why_it_failed() -> None:
     job = replace(
         FAILED, error="input: [no] reads", history=lapses(2, FailureClass.TIMEOUT), artifacts=("portal/a/v1/k",)
     )
-    text = printed(board.sheet(job, {"portal/a/v1/k": None, "portal/a/v1/l": 5}, NOW))
+    text = printed(board.sheet(job, {"portal/a/v1/k": None, "portal/a/v1/l": 5}, {}, NOW))
     for part in ("FAILED", "input: [no] reads", "timeout", "it ended", "s3://bucket/a.bam", "gone", "5 B", job.id):
         assert part in text
+
+
+def test_the_sheet_of_a_job_that_depends_on_others_tells_how_they_stand() -> None:
+    request = replace(FAILED.request, depends_on=("p/1", "p/2"))
+    job = replace(FAILED, status=JobStatus.WAITING, request=request, ended_at=0.0)
+    text = printed(board.sheet(job, {}, {"p/1": a_job("p/1", JobStatus.RUNNING)}, NOW))
+    assert [line.split() for line in text.splitlines() if "p/" in line] == [["p/1", "RUNNING"], ["p/2", "not", "known"]]
+    assert "WAITING  for 2 jobs" in text
 
 
 def test_a_list_tells_stage_age_and_error() -> None:

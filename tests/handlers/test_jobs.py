@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from fleetcap import jobs, limits
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.messages import again, submission
-from fleetcap.model import Holder, Job, JobStatus, Lease, SlotId
+from fleetcap.model import Holder, Job, JobStatus, Lease, OnParentFailure, SlotId
 from tests.examples import a_job, lapse
 from tests.fakes import HandClock
 from tests.handlers.test_task_state import queue
@@ -64,6 +67,13 @@ def test_what_is_not_there_or_has_ended_is_left_as_it_is(
     assert found(table).error == "internal: x"
 
 
+def test_a_waiting_job_is_cancelled_at_once(fleet: Fleet, table: DynamoControlTable, clock: HandClock) -> None:
+    assert table.put(a_job("a", JobStatus.WAITING), None, "put")
+    assert jobs.cancel(table, clock, "a", "by hand")
+    assert (found(table).status, found(table).error) == (JobStatus.CANCELLED, "cancelled: by hand")
+    assert table.waiting(fleet.pools["default"], 9) == []
+
+
 def test_a_claim_between_reading_and_cancelling_is_met_by_reading_again(
     fleet: Fleet, table: DynamoControlTable, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,8 +97,9 @@ def test_a_job_that_changes_each_time_is_given_up_with_a_sentence(
 
 
 def test_the_message_for_another_run_asks_for_what_the_job_was_asked_for() -> None:
-    job = a_job("portal/a/v1", correlation_id="order-7", priority=7)
-    taken = submission(again(job, force=True).__str__().replace("'", '"').replace("True", "true"), 1.0, {"default"}, ())
+    request = replace(a_job().request, depends_on=("p", "q"), on_parent_failure=OnParentFailure.RUN)
+    job = a_job("portal/a/v1", correlation_id="order-7", priority=7, request=request)
+    taken = submission(json.dumps(again(job, force=True)), 1.0, {"default"}, ())
     assert (taken.key, taken.request, taken.priority, taken.pool) == (job.key, job.request, 7, "default")
     assert (taken.force, taken.correlation_id) == (True, "order-7")
 
