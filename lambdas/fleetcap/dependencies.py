@@ -52,8 +52,8 @@ def settle(fleet: Fleet, key: str) -> Settled:
 
 
 def _tell(fleet: Fleet, job: Job, verdict: dependencies.Verdict, **fields: object) -> None:
-    named = {"job": job.id, "key": job.key, "correlation_id": job.correlation_id}
-    fleet.log("judged", **named, decision=type(verdict).__name__, **fields)
+    decision = type(verdict).__name__
+    fleet.log("judged", job=job.id, key=job.key, correlation_id=job.correlation_id, decision=decision, **fields)
 
 
 def _judged(fleet: Fleet, job: Job) -> dependencies.Verdict:

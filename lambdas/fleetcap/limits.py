@@ -13,7 +13,6 @@ STARTED_BY_MAX_CHARS: Final = 128
 DESCRIBE_TASKS_MAX_ARNS: Final = 100
 BATCH_GET_ITEMS: Final = 100
 SQS_MESSAGE_MAX_BYTES: Final = 1_048_576
-SQS_BATCH_ENTRIES: Final = 10
 PUT_EVENTS_ENTRIES: Final = 10
 PUT_EVENTS_MAX_BYTES: Final = 262_144
 """A request stays below it. Some pages say 1 MB by now; what is below the older figure is taken everywhere."""
@@ -89,7 +88,7 @@ EDGE_TTL_S: Final = 28 * 86_400
 ANCESTORS_READ: Final = 200
 """How many jobs are read at most to see whether one waits for itself."""
 RECHECK_KEYS: Final = 20
-"""Dependents a message: ten messages of them, with twenty parents each, are read well within a decider's time."""
+"""Dependents a message: a batch of ten, with twenty parents each, is read well within a decider's time."""
 WAITING_READ: Final = 5_000
 WAITING_PER_TICK: Final = 100
 WAITING_BUDGET_S: Final = 10

@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from fleetcap import keys, limits
+from fleetcap import limits
 from fleetcap.catalog import PROCESSORS, processor_for, refusal
 from fleetcap.model import Job, OnParentFailure, Request, Submission
 from fleetcap.sources import file_name, https_host, is_s3
@@ -255,7 +255,7 @@ class _Recheck(BaseModel):
 
 def to_recheck(body: str) -> list[str]:
     """The keys of jobs that are to be judged anew, if that is what the message says; else none."""
-    if not body.startswith(f'{{"{keys.RECHECK}":'):
+    if not body.startswith('{"recheck":'):  # spares every other message a second reading
         return []
     try:
         return _Recheck.model_validate_json(body).recheck

@@ -211,15 +211,9 @@ class IntakeQueue:
         self._caller = caller
         self._take = take
 
-    def send_message_batch(self, QueueUrl: str, Entries: Sequence[Mapping[str, str]]) -> Mapping[str, Any]:
-        """All of them are taken, at least once."""
-        bodies = [entry["MessageBody"] for entry in Entries]
-        self._caller.call(QueueUrl, ("SendMessageBatch", *bodies), lambda: self._take_all(bodies), WRITES)
-        return {}
-
-    def _take_all(self, bodies: Sequence[str]) -> None:
-        for body in bodies:
-            self._take(body)
+    def send_message(self, QueueUrl: str, MessageBody: str) -> None:
+        """It is taken, at least once."""
+        self._caller.call(QueueUrl, ("SendMessage", MessageBody), lambda: self._take(MessageBody), WRITES)
 
 
 # --- jobs' processes

@@ -7,11 +7,11 @@ from typing import Any
 
 import boto3
 import pytest
-from botocore.stub import Stubber
+from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from fleetcap import limits
-from fleetcap.adapters.rechecks import NotSent, SqsRechecks
+from fleetcap.adapters.rechecks import SqsRechecks
 from fleetcap.messages import to_recheck
 
 
@@ -29,7 +29,7 @@ def received(client: Any, url: str) -> list[str]:
     return bodies
 
 
-@pytest.mark.parametrize("count", [1, limits.RECHECK_KEYS, limits.RECHECK_KEYS * limits.SQS_BATCH_ENTRIES + 1])
+@pytest.mark.parametrize("count", [1, limits.RECHECK_KEYS, limits.RECHECK_KEYS * 10 + 1])
 def test_every_key_is_in_one_message_and_intake_reads_it_there(client: Any, count: int) -> None:
     url = client.create_queue(QueueName="intake")["QueueUrl"]
     wanted = [f"{number}/".ljust(limits.WORKFLOW_KEY_MAX_CHARS - 400, "k") for number in range(count)]
@@ -40,14 +40,15 @@ def test_every_key_is_in_one_message_and_intake_reads_it_there(client: Any, coun
     assert len(bodies) == -(-count // limits.RECHECK_KEYS)
 
 
-def test_a_request_of_the_longest_keys_is_one_that_sqs_takes() -> None:
-    longest = limits.RECHECK_KEYS * (limits.WORKFLOW_KEY_MAX_CHARS + len('"", ')) + 100
-    assert longest * limits.SQS_BATCH_ENTRIES <= limits.SQS_MESSAGE_MAX_BYTES
+def test_a_message_of_the_longest_keys_is_one_that_intake_takes(client: Any) -> None:
+    url = client.create_queue(QueueName="intake")["QueueUrl"]
+    wanted = [f"{number}".ljust(limits.WORKFLOW_KEY_MAX_CHARS, "k") for number in range(limits.RECHECK_KEYS)]
+    longest = ["/".join(key[start : start + 127] for start in range(0, 508, 127)) for key in wanted]
+    SqsRechecks(client, url).recheck(longest)
+    [body] = received(client, url)
+    assert to_recheck(body) == longest
 
 
-def test_a_message_that_is_refused_within_an_answer_is_heard_of(client: Any) -> None:
-    refused = {"Id": "0", "Code": "InternalError", "SenderFault": False, "Message": "later"}
-    with Stubber(client) as stubber:
-        stubber.add_response("send_message_batch", {"Successful": [], "Failed": [refused]})
-        with pytest.raises(NotSent, match="InternalError: later"):
-            SqsRechecks(client, "https://sqs/intake").recheck(["a"])
+def test_a_queue_that_does_not_answer_is_heard_of(client: Any) -> None:
+    with pytest.raises(ClientError):
+        SqsRechecks(client, "https://sqs.us-east-1.amazonaws.com/123456789012/none").recheck(["a"])

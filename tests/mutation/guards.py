@@ -23,6 +23,9 @@ DYNAMO: Final = "lambdas/fleetcap/adapters/dynamo.py"
 WORKERS: Final = "lambdas/fleetcap/adapters/workers.py"
 EVENTS: Final = "lambdas/fleetcap/events.py"
 WIRING: Final = "lambdas/fleetcap/wiring.py"
+JUDGE: Final = "lambdas/fleetcap/decide/dependencies.py"
+DEPENDENCIES: Final = "lambdas/fleetcap/dependencies.py"
+PUBLISH: Final = "lambdas/handlers/publish.py"
 INTAKE: Final = "lambdas/handlers/intake.py"
 TASK_STATE: Final = "lambdas/handlers/task_state.py"
 TICK: Final = "lambdas/handlers/tick.py"
@@ -151,15 +154,45 @@ CLAUSES: Final = (
         "finish: running under this attempt",
         0,
         KEYS,
-        "running_at_attempt(job) if running else queued_at_attempt(job),",
-        f"{ANYTHING} if running else queued_at_attempt(job),",
+        "running_at_attempt(job) if running else unclaimed(job),",
+        f"{ANYTHING} if running else unclaimed(job),",
     ),
     Guard(
         "withdraw: queued at the attempt as read",
         0,
         KEYS,
-        "running_at_attempt(job) if running else queued_at_attempt(job),",
-        f"running_at_attempt(job) if running else {ANYTHING},",
+        "is JobStatus.WAITING else queued_at_attempt(job)",
+        f"is JobStatus.WAITING else {ANYTHING}",
+    ),
+    Guard(
+        "withdraw: the run as read is waiting",
+        0,
+        KEYS,
+        "return run_waiting(job.run) if job.status",
+        f"return {ANYTHING} if job.status",
+    ),
+    Guard(
+        "unblock: the run as read is waiting",
+        0,
+        KEYS,
+        "        run_waiting(waiting.run),\n",
+        f"        {ANYTHING},\n",
+    ),
+    Guard(
+        "unblock, withdraw: the run as read is waiting (the run)",
+        0,
+        KEYS,
+        """"#run = :run AND #status = :waiting",
+        {":run": run, ":waiting": JobStatus.WAITING.value},""",
+        '"#status = :waiting", {":waiting": JobStatus.WAITING.value},',
+    ),
+    Guard(
+        "unblock, withdraw: the run as read is waiting (waiting)",
+        0,
+        KEYS,
+        """"#run = :run AND #status = :waiting",
+        {":run": run, ":waiting": JobStatus.WAITING.value},""",
+        '"#run = :run", {":run": run},',
     ),
     Guard(
         "cancel: the run as read is running",
@@ -534,7 +567,7 @@ RULES: Final = (
         "rule 10: a job that READY lanes leave waiting gets a launch",
         10,
         CAPACITY,
-        "if self.ready > 0 and self._now - max(job.queued_at, job.due_at) < limits.UNSERVED_S:",
+        "if self.ready > 0 and self._now - job.runnable_at < limits.UNSERVED_S:",
         "if self.ready > 0:",
     ),
     Guard(
@@ -854,4 +887,141 @@ OWN: Final = (
     ),
 )
 
-GUARDS: Final = (*CLAUSES, *RULES, *OWN)
+ORDER: Final = (
+    Guard(
+        "dependency: a job with parents begins as waiting",
+        0,
+        INTAKE,
+        "return JobStatus.WAITING if accepted.request.depends_on else JobStatus.QUEUED",
+        "return JobStatus.QUEUED",
+    ),
+    Guard(
+        "dependency: a parent that has not ended is waited for",
+        0,
+        JUDGE,
+        "if key not in parents or not parents[key].ended)",
+        "if key not in parents)",
+    ),
+    Guard(
+        "dependency: a parent that is not known is waited for",
+        0,
+        JUDGE,
+        "if key not in parents or not parents[key].ended)",
+        "if key in parents and not parents[key].ended)",
+    ),
+    Guard(
+        "dependency: a parent that failed fails the job",
+        0,
+        JUDGE,
+        "            if parent.ended and parent.status is not JobStatus.COMPLETED:\n",
+        "            if False:\n",
+    ),
+    Guard(
+        "dependency: only where it was asked for",
+        0,
+        JUDGE,
+        "    if job.request.on_parent_failure is OnParentFailure.FAIL:\n",
+        "    if True:\n",
+    ),
+    Guard(
+        "dependency: the wait for a parent that never comes ends",
+        0,
+        JUDGE,
+        "    if now - job.queued_at > limit_s:\n",
+        "    if False:\n",
+    ),
+    Guard(
+        "dependency: and not before its time",
+        0,
+        JUDGE,
+        "    if now - job.queued_at > limit_s:\n",
+        "    if now - job.queued_at > limit_s / 4:\n",
+    ),
+    Guard(
+        "dependency: a circle is looked for",
+        0,
+        DEPENDENCIES,
+        "    if isinstance(verdict, dependencies.Wait) and (way := _circle(fleet, job, parents)):\n",
+        "    if way := []:\n",
+    ),
+    Guard(
+        "dependency: a circle leads back to the job itself",
+        0,
+        DEPENDENCIES,
+        "        if job.key in waiting.request.depends_on:\n            return dependencies.circle(job.key, waits)\n",
+        "        if set(waits) & set(waiting.request.depends_on):\n            return [job.key]\n",
+    ),
+    Guard(
+        "dependency: the edges are written before the job is put",
+        0,
+        INTAKE,
+        """                    if job.status is JobStatus.WAITING:  # a parent that ends from here on must find it
+                        self.fleet.table.lead(job.request.depends_on, job.key, self.fleet.clock.now())
+                    if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
+                        return job, decision
+""",
+        """                    if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
+                        if job.status is JobStatus.WAITING:
+                            self.fleet.table.lead(job.request.depends_on, job.key, self.fleet.clock.now())
+                        return job, decision
+""",
+    ),
+    Guard(
+        "dependency: a job is judged after its put",
+        0,
+        INTAKE,
+        "            yield from self._settled(job.key)\n        elif",
+        "            return\n        elif",
+    ),
+    Guard(
+        "dependency: a job that waits is judged whoever put it",
+        0,
+        INTAKE,
+        "        if job.status is JobStatus.WAITING:\n            yield from",
+        "        if job.status is JobStatus.WAITING and isinstance(decision, admit.Enqueue):\n            yield from",
+    ),
+    Guard(
+        "dependency: whoever unblocks a job asks for its worker",
+        0,
+        INTAKE,
+        "if job and (unblocked or admit.asks_for_capacity",
+        "if job and (admit.asks_for_capacity",
+    ),
+    Guard(
+        "dependency: publish names those who wait for a job that ended",
+        0,
+        PUBLISH,
+        "        failed += self._wake(changes)\n",
+        "",
+    ),
+    Guard(
+        "dependency: whom publish could not name comes again",
+        0,
+        PUBLISH,
+        "            return list(ended)\n",
+        "",
+    ),
+    Guard(
+        "dependency: the tick judges those of whom nobody was told",
+        0,
+        TICK,
+        "    dependencies.settle_some(fleet, pool)\n",
+        "    pass\n",
+    ),
+    Guard(
+        "dependency: the tick goes through all that wait",
+        0,
+        JUDGE,
+        "    start = int(now // limits.TICK_PERIOD_S) * step % len(waiting)\n",
+        "    start = 0 * step\n",
+    ),
+    Guard(
+        "dependency: the wait for parents does not count as one for capacity",
+        0,
+        DEADLINES,
+        "now - job.runnable_at, starved_s, why)",
+        "now - job.queued_at, starved_s, why)",
+    ),
+)
+
+GUARDS: Final = (*CLAUSES, *RULES, *OWN, *ORDER)

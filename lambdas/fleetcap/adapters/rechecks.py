@@ -12,10 +12,6 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 
-class NotSent(Exception):
-    """The queue did not take a message; the text is what it said."""
-
-
 class SqsRechecks:
     """ports.Rechecks on the intake queue."""
 
@@ -24,16 +20,7 @@ class SqsRechecks:
         self._queue_url = queue_url
 
     def recheck(self, dependents: Sequence[str]) -> None:
-        """Some keys a message, and as many messages a request as SQS takes."""
-        bodies = [json.dumps({keys.RECHECK: some}) for some in _parted(dependents, limits.RECHECK_KEYS)]
-        for batch in _parted(bodies, limits.SQS_BATCH_ENTRIES):
-            answer = self._client.send_message_batch(
-                QueueUrl=self._queue_url,
-                Entries=[{"Id": str(number), "MessageBody": body} for number, body in enumerate(batch)],
-            )
-            for refused in answer.get("Failed", []):
-                raise NotSent(f"{refused['Code']}: {refused.get('Message', '')}")
-
-
-def _parted(whole: Sequence[str], most: int) -> list[list[str]]:
-    return [list(whole[start : start + most]) for start in range(0, len(whole), most)]
+        """Some keys a message, and a message a request: a job with thousands of dependents needs seconds for it."""
+        for start in range(0, len(dependents), limits.RECHECK_KEYS):
+            some = list(dependents[start : start + limits.RECHECK_KEYS])
+            self._client.send_message(QueueUrl=self._queue_url, MessageBody=json.dumps({keys.RECHECK: some}))

@@ -1,4 +1,4 @@
-"""Jobs that wait for others, from the message to the queue: over the real deciders and a real table's expressions."""
+"""Jobs that wait for others, from the message to the queue: each guard, over the real deciders and table."""
 
 from __future__ import annotations
 
