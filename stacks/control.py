@@ -62,12 +62,14 @@ class Control(Stack):
             "intake",
             {
                 keys.ENV_REJECTED_QUEUE_URL: state.rejected.queue_url,
+                keys.ENV_INTAKE_QUEUE_URL: state.intake.queue_url,
                 keys.ENV_CACHE_BUCKET: state.cache.bucket_name,
                 keys.ENV_CACHE_PREFIX: config.cache_prefix,
                 keys.ENV_SOURCE_HOSTS: ",".join(config.source_hosts),
             },
             _consume(state.intake),
-            allow(["sqs:SendMessage"], state.rejected.queue_arn),
+            # The parts of a large array are put one by one, by whoever takes the word of each.
+            allow(["sqs:SendMessage"], state.rejected.queue_arn, state.intake.queue_arn),
             # HEAD of results; ListBucket makes a missing one a 404 instead of a 403.
             allow(["s3:GetObject"], state.cache.arn_for_objects(f"{config.cache_prefix}*")),
             allow(["s3:ListBucket"], state.cache.bucket_arn),

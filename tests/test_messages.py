@@ -22,6 +22,7 @@ from fleetcap.model import OnParentFailure, Request, Submission
 POOLS = frozenset({"default", "arm-large"})
 HOSTS = frozenset({"data.example.org"})
 BAM: dict[str, Any] = {"source": "s3://bucket/reads/a.bam"}
+PARTED: dict[str, Any] = {"source": "s3://bucket/reads/{index}.bam", "array": 2}
 FULL: dict[str, Any] = {
     "source": "https://data.example.org/reads/a",
     "processor": "command",
@@ -29,13 +30,14 @@ FULL: dict[str, Any] = {
     "pool": "arm-large",
     "priority": 9,
     "md5": "0123456789abcdef0123456789abcdef",
-    "params": {"program": "cat", "arguments": "{source}"},
+    "params": {"program": "cat", "arguments": "{source} {index}"},
     "max_attempts": 1,
     "timeout_s": 60,
     "force": True,
     "correlation_id": "order-7/line.1",
     "depends_on": ["portal/41/v1", "portal/40/v1"],
     "on_parent_failure": "run",
+    "array": 3,
 }
 quick = settings(derandomize=True, max_examples=200, deadline=None)
 
@@ -67,7 +69,7 @@ def test_every_field_of_a_message_arrives() -> None:
     assert (taken.force, taken.correlation_id) == (True, "order-7/line.1")
     parents = ("portal/41/v1", "portal/40/v1")
     assert taken.request == Request(
-        FULL["source"], "command", FULL["md5"], FULL["params"], 1, 60, parents, OnParentFailure.RUN
+        FULL["source"], "command", FULL["md5"], FULL["params"], 1, 60, parents, OnParentFailure.RUN, 3
     )
 
 
@@ -83,6 +85,7 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "the highest priority": {**BAM, "priority": limits.PRIORITY_MAX},
     "a peak file of capitals": {"source": "s3://bucket/A.narrowPeak.gz"},
     "a GFF3 file": {"source": "s3://bucket/a.gff3"},
+    "the largest array under the deepest key": {**PARTED, "array": 10_000, "workflow_key": "/".join("abcdefg")},
     "the most parents": {**BAM, "depends_on": [f"p{n}" for n in range(limits.PARENTS_MAX)]},
     "the longest source": {"source": "s3://bucket/".ljust(limits.SOURCE_MAX_CHARS - 4, "a") + ".bam"},
     "the longest run": {**BAM, "timeout_s": limits.TIMEOUT_MAX_S, "max_attempts": limits.ATTEMPTS_LIMIT},
@@ -182,6 +185,8 @@ REFUSED_BY_SHAPE: dict[str, tuple[object, str]] = {
         "depends_on: Tuple should have at most 20 items",
     ),
     "a parent twice": ({**BAM, "depends_on": ["a", "b", "a"]}, "depends_on: names a job twice"),
+    "an array of one": ({**BAM, "array": 1}, "array: Input should be greater than or equal to 2"),
+    "a vast array": ({**BAM, "array": 10_001}, "array: Input should be less than or equal to 10000"),
     "another choice": ({**BAM, "on_parent_failure": "release"}, "on_parent_failure: Input should be 'fail' or 'run'"),
     "a misspelt field": ({**BAM, "prioritiy": 1}, "prioritiy: no such field; the fields are source, processor"),
 }
@@ -226,6 +231,16 @@ REFUSED_BY_MEANING: dict[str, tuple[object, str]] = {
     "a command beyond its program": (
         {**BAM, "processor": "command", "params": {"program": "cat", "arguments": "{source}", "shell": True}},
         "params: command knows no param 'shell'; it takes program, arguments",
+    ),
+    "an array whose elements are the same": ({**BAM, "array": 2}, "array: neither source nor params hold {index}"),
+    "one sum for many sources": ({**PARTED, "md5": "0" * 32}, "md5: the array has many sources"),
+    "an array under too deep a key": (
+        {**PARTED, "workflow_key": "/".join("abcdefgh")},
+        "workflow_key: that of an array has 7 segments",
+    ),
+    "an array under too long a key": (
+        {**PARTED, "workflow_key": "/".join(["a" * 125] * 4)},
+        "workflow_key: that of an array has 7 segments and 500",
     ),
     "itself as parent": ({**BAM, "workflow_key": "a", "depends_on": ["a"]}, "depends_on: names the job itself"),
     "itself by the key that is derived": (

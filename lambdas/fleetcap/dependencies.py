@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from fleetcap import limits
-from fleetcap.decide import dependencies
+from fleetcap.decide import arrays, dependencies
 from fleetcap.fleet import Fleet
 from fleetcap.jobs import Contended
 from fleetcap.model import Job, JobStatus, Pool
@@ -34,6 +34,8 @@ def settle(fleet: Fleet, key: str) -> Settled:
         job = fleet.table.job(key)
         if job is None or job.status is not JobStatus.WAITING:
             return Settled(job)
+        if job.request.array:
+            return _gathered(fleet, job)
         verdict = _judged(fleet, job)
         now, op = fleet.clock.now(), fleet.clock.unique()
         match verdict:
@@ -51,6 +53,25 @@ def settle(fleet: Fleet, key: str) -> Settled:
     raise Contended(f"{key} changed under each of {limits.ADMIT_ROUNDS} attempts to judge it")
 
 
+def _gathered(fleet: Fleet, array: Job) -> Settled:
+    """End a WAITING array if all its elements have ended. Its parts are read up to the first that has not."""
+    now, op = fleet.clock.now(), fleet.clock.unique()
+    found = map(fleet.table.job, arrays.part_keys(array)) if array.grown else [None]
+    outcome = arrays.gather(array, found, now, _limit_s(fleet, array))
+    if outcome is None:
+        return Settled(array)
+    status, error, counts = outcome
+    if fleet.table.gather(array, status, now, error, counts, op):
+        named = {"job": array.id, "key": array.key}
+        fleet.log("gathered", **named, decision=status.value, reason=error)
+    return Settled(fleet.table.job(array.key))
+
+
+def _limit_s(fleet: Fleet, job: Job) -> float:
+    pool = fleet.pools.get(job.pool)
+    return pool.parents_limit_s if pool else limits.PARENTS_LIMIT_S
+
+
 def _tell(fleet: Fleet, job: Job, verdict: dependencies.Verdict, **fields: object) -> None:
     decision = type(verdict).__name__
     fleet.log("judged", job=job.id, key=job.key, correlation_id=job.correlation_id, decision=decision, **fields)
@@ -60,9 +81,7 @@ def _judged(fleet: Fleet, job: Job) -> dependencies.Verdict:
     """The verdict on a WAITING job as read, over its parents as they are now."""
     read = ((key, fleet.table.job(key)) for key in job.request.depends_on)
     parents = {key: parent for key, parent in read if parent}
-    pool = fleet.pools.get(job.pool)
-    limit_s = pool.parents_limit_s if pool else limits.PARENTS_LIMIT_S
-    verdict = dependencies.judge(job, parents, fleet.clock.now(), limit_s)
+    verdict = dependencies.judge(job, parents, fleet.clock.now(), _limit_s(fleet, job))
     if isinstance(verdict, dependencies.Wait) and (way := _circle(fleet, job, parents)):
         return dependencies.in_a_circle(way)
     return verdict

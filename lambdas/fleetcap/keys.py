@@ -13,7 +13,7 @@ import json
 import re
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
@@ -225,11 +225,13 @@ def _request_text(request: Request) -> str:
     said = asdict(request)
     if not request.depends_on:
         del said[_PARENTS], said[_CHOICE]
+    said = {name: value for name, value in said.items() if value or name not in _OF_ARRAYS}
     return json.dumps(said, separators=(",", ":"))
 
 
 _PARENTS: Final = "depends_on"
 _CHOICE: Final = "on_parent_failure"
+_OF_ARRAYS: Final = frozenset({"array", "first", "step", "part_of"})
 
 
 def _attempt_item(attempt: Attempt) -> dict[str, Any]:
@@ -284,7 +286,14 @@ def job_from(item: Item) -> Job:
         message=item.get("message", ""),
         error=item.get("error", ""),
         artifacts=tuple(item.get("artifacts", ())),
+        grown=bool(item.get("grown", False)),
+        counts=_counts(item["counts"]) if "counts" in item else None,
     )
+
+
+def _counts(said: Sequence[Any]) -> tuple[int, int, int]:
+    completed, failed, cancelled = map(int, said)
+    return completed, failed, cancelled
 
 
 def edge_item(parent: str, dependent: str, now: float) -> dict[str, Any]:
@@ -617,6 +626,17 @@ def unblock_write(waiting: Job, now: float, op: str) -> Write:
             OP: op,
         },
     )
+
+
+def grow_write(array: Job) -> Write:
+    """All parts of a WAITING array have been put: from here on their ends are its own. Repeatable."""
+    return Write("grow", job_key(array.key), run_waiting(array.run), {"grown": True})
+
+
+def gather_write(array: Job, status: JobStatus, now: float, error: str, counts: tuple[int, int, int], op: str) -> Write:
+    """WAITING → COMPLETED | FAILED for an array whose elements have all ended."""
+    ended = finish_write(array, status, now, error, (), op)
+    return replace(ended, name="gather", sets={**ended.sets, "counts": list(counts)})
 
 
 def claim_write(queued: Job, holder: Holder, now: float, op: str, task: str = "") -> Write:

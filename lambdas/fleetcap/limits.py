@@ -89,6 +89,11 @@ ANCESTORS_READ: Final = 200
 """How many jobs are read at most to see whether one waits for itself."""
 RECHECK_KEYS: Final = 20
 """Dependents a message: a batch of ten, with twenty parents each, is read well within a decider's time."""
+ARRAY_MAX: Final = 10_000
+ARRAY_STEP: Final = 50
+"""Elements of a part: an intake puts ten parts of them, each looked up in the cache, within its time."""
+ARRAY_KEY_CHARS: Final = 12
+"""What an element's or a part's key adds to that of its array."""
 WAITING_READ: Final = 5_000
 WAITING_PER_TICK: Final = 100
 WAITING_BUDGET_S: Final = 10

@@ -23,6 +23,7 @@ from pydantic import (
 
 from fleetcap import limits
 from fleetcap.catalog import PROCESSORS, processor_for, refusal
+from fleetcap.decide import arrays
 from fleetcap.model import Job, OnParentFailure, Request, Submission
 from fleetcap.sources import file_name, https_host, is_s3
 
@@ -161,6 +162,25 @@ class Message(BaseModel):
             raise ValueError(f"params: {sentence}")
         return self
 
+    array: Annotated[int, Field(strict=True, ge=2, le=limits.ARRAY_MAX)] | None = Field(
+        default=None,
+        description="So many jobs, one for each value of {index} from 0 on in source and params. Their keys are this "
+        "one's with /index behind, and this one ends when all of them have.",
+    )
+
+    @model_validator(mode="after")
+    def _elements(self) -> Self:
+        if not self.array:
+            return self
+        if not arrays.varies(self.request()):
+            raise ValueError("array: neither source nor params hold {index}, so all its jobs would be the same")
+        if self.md5 and arrays.INDEX in self.source:
+            raise ValueError("md5: the array has many sources, and this is the sum of one")
+        key = self.key()
+        if key.count("/") > 6 or len(key) + limits.ARRAY_KEY_CHARS > limits.WORKFLOW_KEY_MAX_CHARS:  # noqa: PLR2004
+            raise ValueError("workflow_key: that of an array has 7 segments and 500 characters at most")
+        return self
+
     @model_validator(mode="after")
     def _parents(self) -> Self:
         if len(set(self.depends_on)) < len(self.depends_on):
@@ -180,6 +200,7 @@ class Message(BaseModel):
             self.timeout_s,
             self.depends_on,
             self.on_parent_failure if self.depends_on else OnParentFailure.FAIL,
+            self.array or 0,
         )
 
     def key(self, etag: str = "") -> str:
@@ -190,7 +211,14 @@ class Message(BaseModel):
         if self.workflow_key:
             return self.workflow_key
         request = self.request()
-        parts = [request.source, request.md5, request.processor, request.params, *([etag] if etag else [])]
+        parts = [
+            request.source,
+            request.md5,
+            request.processor,
+            request.params,
+            *([etag] if etag else []),
+            *([self.array] if self.array else []),
+        ]
         identity = json.dumps(parts, sort_keys=True)
         return f"source/{request.processor}/{sha256(identity.encode()).hexdigest()[:40]}"
 
@@ -228,6 +256,8 @@ def submission(
 def again(job: Job, force: bool = False) -> dict[str, Any]:
     """The message that asks for another run of a job, as its snapshot says. Sent after the run's end, it begins one."""
     request = job.request
+    if request.array and request.part_of:
+        raise ValueError(f"{job.key} is a part of the array {request.part_of}; ask for another run of that")
     message = Message(
         source=request.source,
         processor=request.processor,
@@ -242,6 +272,7 @@ def again(job: Job, force: bool = False) -> dict[str, Any]:
         correlation_id=job.correlation_id or None,
         depends_on=request.depends_on,
         on_parent_failure=request.on_parent_failure,
+        array=request.array or None,
     )
     return message.model_dump(mode="json", exclude_none=True)
 

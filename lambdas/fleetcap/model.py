@@ -186,6 +186,14 @@ class Request:
     depends_on: tuple[str, ...] = ()
     """The workflow keys of its parents: it waits until all of them have ended."""
     on_parent_failure: OnParentFailure = OnParentFailure.FAIL
+    array: int = 0
+    """How many elements it stands for; 0 for a job that runs by itself."""
+    first: int = 0
+    """The index of the first of them."""
+    step: int = 0
+    """How many of them each of its parts stands for: 1 where these are the elements themselves."""
+    part_of: str = ""
+    """The key of the array, or of the part of one, that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -252,6 +260,10 @@ class Job:
     message: str = ""
     error: str = ""
     artifacts: tuple[str, ...] = ()
+    grown: bool = False
+    """Of an array: all its parts have been put."""
+    counts: tuple[int, int, int] | None = None
+    """Of an array that ended: how many elements completed, failed, were cancelled."""
 
     @property
     def ended(self) -> bool:

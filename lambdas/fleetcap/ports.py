@@ -110,6 +110,14 @@ class Jobs(Protocol):
     def put(self, job: Job, replacing: Job | None, op: str) -> bool:
         """Absent, or the finished run that was read → this run. False: somebody was first."""
 
+    def grow(self, array: Job) -> bool:
+        """This run, WAITING → all its parts have been put. False: it has ended meanwhile."""
+
+    def gather(
+        self, array: Job, status: JobStatus, now: float, error: str, counts: tuple[int, int, int], op: str
+    ) -> bool:
+        """This run, WAITING → the final status of an array, with how many completed, failed, were cancelled."""
+
     def claim(self, queued: Job, holder: Holder, now: float, op: str, task: str = "") -> Job | None:
         """QUEUED at the attempt as read → RUNNING, attempt + 1, holder. None: somebody else has it."""
 

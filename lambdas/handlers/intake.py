@@ -6,18 +6,19 @@ Word that a parent has ended comes by the same queue, and has the jobs that wait
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from fleetcap import dependencies, keys, limits, wiring
+from fleetcap import dependencies, jobs, keys, limits, wiring
 from fleetcap.adapters.cache import S3Cache
+from fleetcap.adapters.rechecks import SqsRechecks
 from fleetcap.adapters.rejects import SqsRejects
 from fleetcap.catalog import artifact_keys
-from fleetcap.decide import admit
+from fleetcap.decide import admit, arrays
 from fleetcap.fleet import Fleet
 from fleetcap.messages import Rejected, submission, to_recheck
-from fleetcap.model import Job, JobStatus, Submission
-from fleetcap.ports import Cache, Rejects
+from fleetcap.model import Job, JobStatus, Request, Submission
+from fleetcap.ports import Cache, Rechecks, Rejects
 from handlers.log import log
 
 
@@ -29,6 +30,8 @@ class Intake:
     cache: Cache
     rejects: Rejects
     source_hosts: frozenset[str]
+    rechecks: Rechecks
+    array_step: int = limits.ARRAY_STEP
 
     def handle(self, event: dict[str, Any]) -> dict[str, Any]:
         """Take in an SQS batch. Only messages that could not be settled are reported back, to be delivered again."""
@@ -71,20 +74,59 @@ class Intake:
         )
         if job.status is JobStatus.WAITING:
             yield from self._settled(job.key)
+        elif job.request.array:
+            yield from self._grown(job)
         elif admit.asks_for_capacity(decision, job, self.fleet.clock.now()):
             yield job
 
     def _settled(self, key: str) -> Iterator[Job]:
         """Judge a job if it waits for others; itself, if it is QUEUED then and needs somebody to see to it."""
         job, unblocked = dependencies.settle(self.fleet, key)
-        if job and (unblocked or admit.asks_for_capacity(admit.Attach(job), job, self.fleet.clock.now())):
+        if job and job.request.array:
+            yield from self._grown(job)
+        elif job and (unblocked or admit.asks_for_capacity(admit.Attach(job), job, self.fleet.clock.now())):
             yield job
+
+    # --- arrays
+
+    def _grown(self, array: Job) -> Iterator[Job]:
+        """Put the parts of an array that has not grown; those that need a worker. Those of a cancelled one are ended.
+
+        Each part is admitted as if its own message had been sent when the array was put, so all of it may repeat.
+        """
+        if array.status is JobStatus.CANCELLED:
+            self._cancel_parts(array)
+        if array.status is not JobStatus.WAITING or array.grown:
+            return
+        inner: list[str] = []
+        for key, request in arrays.parts(array):
+            forced = array.since > 0
+            part = Submission(key, array.pool, array.priority, request, array.queued_at, forced, array.correlation_id)
+            job, decision = self._admit(part)
+            if job.request.array:
+                inner.append(job.key)
+            elif job.status is JobStatus.WAITING:
+                yield from self._settled(job.key)
+            elif admit.asks_for_capacity(decision, job, self.fleet.clock.now()):
+                yield job
+        if inner:
+            self.rechecks.recheck(inner)
+        self.fleet.log("grown", key=array.key, job=array.id, parts=len(arrays.part_keys(array)))
+        if self.fleet.table.grow(array):
+            dependencies.settle(self.fleet, array.key)
+        elif (standing := self.fleet.table.job(array.key)) and standing.status is JobStatus.CANCELLED:
+            self._cancel_parts(standing)
+
+    def _cancel_parts(self, array: Job) -> None:
+        """End what an array that was cancelled has put: who has ended stays so, and a part goes on with its own."""
+        for key in arrays.part_keys(array):
+            jobs.cancel(self.fleet.table, self.fleet.clock, key, f"with the array {array.key}")
 
     def _admit(self, accepted: Submission) -> tuple[Job, admit.Admission]:
         """The job that answers the message, and the decision that made it so."""
         for _ in range(limits.ADMIT_ROUNDS):
             standing = self.fleet.table.job(accepted.key)
-            asks_cache = not accepted.force and (standing is None or standing.ended)
+            asks_cache = not (accepted.force or accepted.request.array) and (standing is None or standing.ended)
             cached = asks_cache and self.cache.has_all(_results(accepted))
             decision = admit.admit(standing, accepted.sent_at, cached, accepted.force)
             match decision:
@@ -94,7 +136,9 @@ class Intake:
                     if isinstance(decision, admit.Enqueue) and self._ceiling_reached(accepted, standing):
                         continue
                     job = self._new_run(accepted, replacing, ended=isinstance(decision, admit.Record))
-                    if job.status is JobStatus.WAITING:  # a parent that ends from here on must find it
+                    if (
+                        job.status is JobStatus.WAITING and not job.request.array
+                    ):  # a parent that ends from here on must find it
                         self.fleet.table.lead(job.request.depends_on, job.key, self.fleet.clock.now())
                     if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
                         return job, decision
@@ -107,7 +151,7 @@ class Intake:
         """
         pool = self.fleet.pools[accepted.pool]
         most = pool.active_jobs_max
-        if not most or self.fleet.table.active(pool, most) < most:
+        if not most or accepted.request.part_of or self.fleet.table.active(pool, most) < most:
             return False
         if self.fleet.table.job(accepted.key) != standing:
             return True
@@ -118,13 +162,15 @@ class Intake:
 
     def _new_run(self, accepted: Submission, replacing: Job | None, ended: bool) -> Job:
         now = self.fleet.clock.now()
+        if accepted.request.part_of:
+            now = max(now, accepted.sent_at)  # on whatever clock: its end must answer the array that asked for it
         return Job(
             key=accepted.key,
             run=replacing.run + 1 if replacing else 1,
             status=JobStatus.COMPLETED if ended else _first_status(accepted),
             pool=accepted.pool,
             priority=accepted.priority,
-            request=accepted.request,
+            request=self._divided(accepted.request),
             shard=keys.shard_of(accepted.key, self.fleet.pools[accepted.pool].shards),
             rank=keys.rank_of(accepted.key, accepted.priority, now),
             attempt=replacing.attempt if replacing else 0,
@@ -138,6 +184,12 @@ class Intake:
             artifacts=_results(accepted) if ended else (),
         )
 
+    def _divided(self, request: Request) -> Request:
+        """A new array decides once and for all what its parts are."""
+        if not request.array or request.step:
+            return request
+        return replace(request, step=arrays.step(request.array, self.array_step))
+
     def _scale(self, queued: Collection[Job]) -> None:
         """Ask for capacity, pool by pool. Where that fails the jobs are safe in the table, and the tick asks again."""
         for pool in self.fleet.pools.values():
@@ -150,7 +202,8 @@ class Intake:
 
 
 def _first_status(accepted: Submission) -> JobStatus:
-    return JobStatus.WAITING if accepted.request.depends_on else JobStatus.QUEUED
+    waits = accepted.request.depends_on or accepted.request.array
+    return JobStatus.WAITING if waits else JobStatus.QUEUED
 
 
 def _results(accepted: Submission) -> tuple[str, ...]:
@@ -162,7 +215,8 @@ def _wired() -> Intake:
         wiring.s3_client(), wiring.setting(keys.ENV_CACHE_BUCKET), wiring.setting(keys.ENV_CACHE_PREFIX, "")
     )
     rejects = SqsRejects(wiring.sqs_client(), wiring.setting(keys.ENV_REJECTED_QUEUE_URL))
-    return Intake(wiring.fleet(log), cache, rejects, wiring.source_hosts())
+    rechecks = SqsRechecks(wiring.sqs_client(), wiring.setting(keys.ENV_INTAKE_QUEUE_URL))
+    return Intake(wiring.fleet(log), cache, rejects, wiring.source_hosts(), rechecks)
 
 
 _intake: Intake | None = None

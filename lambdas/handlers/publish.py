@@ -18,6 +18,7 @@ from fleetcap.adapters.dynamo import unpack
 from fleetcap.adapters.rechecks import SqsRechecks
 from fleetcap.adapters.rejects import SqsRejects
 from fleetcap.lifecycle import StateChange, detail, state_change
+from fleetcap.model import JobStatus
 from fleetcap.ports import Bus, Jobs, Log, Rechecks, Rejects
 from handlers.log import log
 
@@ -62,16 +63,25 @@ class Publish:
         return {"batchItemFailures": [{"itemIdentifier": number} for number in dict.fromkeys(failed)]}
 
     def _wake(self, changes: Mapping[str, StateChange]) -> list[str]:
-        """Have those judged that wait for a job that ended; the records for which that is not certain."""
-        ended = {number: change.workflow_key for number, change in changes.items() if change.status.ended}
+        """Have those judged whom the end of a job concerns; the records for which that is not certain."""
+        ended = {number: change for number, change in changes.items() if change.status.ended}
         try:
-            found = [dependent for key in dict.fromkeys(ended.values()) for dependent in self.table.dependents(key)]
+            found = [key for change in ended.values() for key in self._concerned(change)]
             if found:
                 self.rechecks.recheck(list(dict.fromkeys(found)))
         except Exception as error:  # their events must not suffer
-            self.log("dependents not told", keys=list(ended.values()), error=repr(error))
+            self.log("dependents not told", keys=[change.workflow_key for change in ended.values()], error=repr(error))
             return list(ended)
         return []
+
+    def _concerned(self, change: StateChange) -> list[str]:
+        """Who depends on it, what it is a part of, and itself if it may be an array with parts that are to end."""
+        found = self.table.dependents(change.workflow_key)
+        if change.array:
+            found.append(change.array)
+        if change.status is JobStatus.CANCELLED and change.old_status is JobStatus.WAITING:
+            found.append(change.workflow_key)
+        return found
 
     def _change(self, record: dict[str, Any], number: str) -> StateChange | None:
         """What the record says. One that cannot be read never can: it is put aside, and the stream goes on."""

@@ -43,6 +43,9 @@ DECISIONS: Final = (
     "log judged Unblock",
     "log judged Fail",
     "log judged Wait",
+    "log grown",
+    "log gathered COMPLETED",
+    "log gathered FAILED",
     "turned away at the ceiling",
     "log leaving",
     "launch Started",
@@ -95,6 +98,8 @@ def operations() -> Iterator[keys.Write | keys.Put]:
     waiting = replace(job, status=JobStatus.WAITING)
     yield keys.edge_write("parent", "key", 0.0)
     yield keys.unblock_write(waiting, 0.0, "op")
+    yield keys.grow_write(waiting)
+    yield keys.gather_write(waiting, JobStatus.FAILED, 0.0, "", (0, 1, 0), "op")
     yield keys.finish_write(waiting, JobStatus.FAILED, 0.0, "", (), "op")
     yield keys.finish_write(job, JobStatus.CANCELLED, 0.0, "", (), "op")
     yield keys.requeue_write(running, 0.0, "", attempt, "op")

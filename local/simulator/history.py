@@ -146,6 +146,7 @@ class History:
         truth.ecs = self.ecs = MemoryEcs(lambda: self.world.now, self._task_changed)
         truth.cap = plan.cap
         self.jobs = {each.job.key: each.job for each in plan.messages if each.job}
+        self.jobs |= {each.key: each for job in list(self.jobs.values()) for each in job.elements}
         if plan.faultless:
             count = len(self.jobs)
             bound_s = plan.cold_start_s * 1.5 + LEAVES_S + 10.0
@@ -160,6 +161,7 @@ class History:
             )
         truth.dispatch_deadline_s, truth.waiting_limit_s = plan.dispatch_deadline_s, plan.waiting_limit_s
         truth.parents = {key: (job.depends_on, job.on_parent_failure) for key, job in self.jobs.items()}
+        truth.elements = {key: [each.key for each in job.elements] for key, job in self.jobs.items() if job.array}
         truth.parents_limit_s = plan.parents_limit_s
         if plan.faultless:
             truth.judged_within_s = JUDGED_WITHIN_S
@@ -170,7 +172,7 @@ class History:
         self.items = WatchedItems(self.world, truth, self._lag)
         self.read = remembering()
         truth.read = self.read
-        if plan.parents:
+        if plan.linked:
             self.items.stream = self._streamed
         self.rejected: list[str] = []
         self.wrong: list[str] = []
@@ -243,7 +245,7 @@ class History:
             (JOB_TIMEOUT_S if "hangs" in job.attempts else 0) + 4 * (job.duration_s + plan.cold_start_s + 30.0)
             for job in self.jobs.values()
         ) / (min(plan.caps) if len(self.jobs) > 12 else 1)  # noqa: PLR2004
-        if plan.parents:
+        if plan.linked:
             work += len(self.jobs) * LIVE_S + plan.parents_limit_s * (plan.parents_limit_s < limits.PARENTS_LIMIT_S)
         missing = limits.MISSING_IS_PROOF_S + limits.STOPPED_TASKS_VISIBLE_S
         bound = limits.QUEUE_VISIBILITY_S + limits.SILENT_LAUNCHING_S + 2 * limits.BACKOFF_MAX_S + limits.STOP_TIMEOUT_S
@@ -325,8 +327,14 @@ class History:
 
     def _take_in(self, process: Process, records: list[dict[str, Any]]) -> dict[str, Any]:
         caller = self.caller(process)
+        client: Any = IntakeQueue(caller, self._told)
         intake = Intake(
-            self.fleet(process), Cache(caller, self.truth), Rejects(caller, self.rejected, self.truth), frozenset()
+            self.fleet(process),
+            Cache(caller, self.truth),
+            Rejects(caller, self.rejected, self.truth),
+            frozenset(),
+            SqsRechecks(client, "intake"),
+            self.plan.array_step,
         )
         return intake.handle({"Records": records})
 
@@ -366,6 +374,8 @@ class History:
             body |= {"workflow_key": job.key, "max_attempts": job.max_attempts}
             if "hangs" in job.attempts:
                 body["timeout_s"] = JOB_TIMEOUT_S
+            if job.array:
+                body |= {"array": job.array, "source": "s3://bucket/file-{index}.bam"}
             if job.depends_on:
                 body |= {"depends_on": job.depends_on, "on_parent_failure": job.on_parent_failure}
             if message.force:

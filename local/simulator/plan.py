@@ -77,6 +77,13 @@ class JobPlan:
     """The cache holds its result already, but no run tells of it."""
     depends_on: tuple[str, ...] = ()
     on_parent_failure: OnParentFailure = OnParentFailure.FAIL
+    array: int = 0
+    """So many of it, as one array."""
+
+    @property
+    def elements(self) -> list[JobPlan]:
+        """The jobs of an array."""
+        return [replace(self, key=f"{self.key}/{index}", array=0) for index in range(self.array)]
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,7 @@ class Plan:
     waiting_limit_s: float = 0.0
     active_jobs_max: int = 0
     parents_limit_s: float = limits.PARENTS_LIMIT_S
+    array_step: int = limits.ARRAY_STEP
     stream_loses: float = 0.0
     """The share of ends of which the table's stream never tells."""
     without: frozenset[int] = field(default_factory=frozenset)
@@ -159,6 +167,11 @@ class Plan:
         return {job.key: job.depends_on for job in jobs if job and job.depends_on}
 
     @property
+    def linked(self) -> bool:
+        """Whether the end of any job concerns another."""
+        return bool(self.parents) or any(message.job and message.job.array for message in self.messages)
+
+    @property
     def caps(self) -> list[int]:
         """Every cap in force at some time."""
         return [self.cap, *(trouble.amount for trouble in self.troubles if trouble.kind is Trouble.CAP)]
@@ -166,7 +179,26 @@ class Plan:
 
 def plan(seed: int) -> Plan:
     """A small history."""
-    return _with_parents(_with_people(_of_a_kind(seed), Random(seed ^ 0xCA9CE1)), Random(seed ^ 0xFA3117))
+    linked = _with_parents(_with_people(_of_a_kind(seed), Random(seed ^ 0xCA9CE1)), Random(seed ^ 0xFA3117))
+    return _with_arrays(linked, Random(seed ^ 0xA33A75))
+
+
+def _with_arrays(plan: Plan, random: Random) -> Plan:
+    """A job is many, now and then."""
+    keys = sorted({message.job.key for message in plan.messages if message.job})
+    if not keys or random.random() > SELDOM:
+        return plan
+    chosen, count = random.choice(keys), random.choice((2, 2, 3, 5))
+    messages = tuple(
+        replace(each, job=replace(each.job, array=count)) if each.job and each.job.key == chosen else each
+        for each in plan.messages
+    )
+    return replace(
+        plan,
+        messages=messages,
+        stream_loses=0.0 if plan.faultless else random.choice((0.0, 0.0, 0.3)),
+        array_step=random.choice((2, 50)),
+    )
 
 
 def _with_parents(plan: Plan, random: Random) -> Plan:

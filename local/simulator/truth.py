@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 from fleetcap import keys, limits
 from fleetcap.adapters.control_table import Reader, Reply
+from fleetcap.decide import arrays
 from fleetcap.model import Holder, Job, JobStatus, Lease, OnParentFailure, SlotState
 from local.memory.ecs import MemoryEcs, MemoryTask
 from local.simulator.world import BEGAN_AT, Process, World
@@ -131,6 +132,12 @@ class Truth:
     judged_within_s: float = 0.0
     """How long after its parents' last end, or after `judged_from`, a job may wait for them; 0: not judged."""
     judged_from: float = 0.0
+    elements: Mapping[str, list[str]] = field(default_factory=dict)
+    """The jobs of each array."""
+    cut_short: set[str] = field(default_factory=set)
+    """The arrays and parts of arrays that ended before all of their elements had."""
+    asked_by: dict[str, str] = field(default_factory=dict)
+    """The array, or the part of one, that a job belongs to."""
     ends: dict[str, list[tuple[float, JobStatus]]] = field(default_factory=dict)
     """When a key's runs ended, and how."""
 
@@ -173,6 +180,8 @@ class Truth:
                 self._withdrawn(reply.item)
             case "unblock":
                 self._unblocked(reply.item)
+            case "gather":
+                self._gathered(reply.item)
 
     def _leased(self, item: keys.Item) -> None:
         slot = self.read.slot(item)
@@ -300,6 +309,33 @@ class Truth:
             self._given_up(job)
         elif job.status is JobStatus.FAILED:
             self._overdue(job)
+        elif job.request.array:
+            self.cut_short.add(job.key)
+        self._ended(job.key, job.status)
+
+    # --- arrays
+
+    def _gathered(self, item: keys.Item) -> None:
+        """An array ended: with all of its elements, as they did, and in time."""
+        job = self.read.job(item)
+        run = self.runs[job.key][-1]
+        whole = job.request.part_of or job.key
+        mine = self.elements[whole][job.request.first : job.request.first + job.request.array]
+        last = [self.runs[key][-1] if key in self.runs else None for key in mine]
+        ended = [each.status for each in last if each and each.ended_at]
+        if len(ended) < len(mine):
+            waited_s = self.world.now - run.put_at + 2 * self.skew_s + UNDER_WAY_S
+            if waited_s < self.parents_limit_s:
+                raise Violation("ARRAY", f"{job.key} ended while {len(mine) - len(ended)} of its elements had not")
+            self.cut_short.add(job.key)
+        else:
+            told = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+            counts = tuple(ended.count(status) for status in told)
+            if job.counts != counts or (job.status is JobStatus.COMPLETED) != (counts[0] == len(mine)):
+                raise Violation("ARRAY", f"{job.key} is {job.status} and counts {job.counts}, which is {counts}")
+            late_s = self.world.now - max(run.put_at, self.judged_from, *(each.ended_at for each in last if each))
+            if self.judged_within_s and late_s > 2 * self.judged_within_s:
+                raise Violation("LIVE", f"{job.key} ended {late_s:.0f} s after its elements")
         self._ended(job.key, job.status)
 
     # --- jobs that wait for others
@@ -364,22 +400,27 @@ class Truth:
     def _put(self, item: keys.Item) -> None:
         job = self.read.job(item)
         runs = self.runs.setdefault(job.key, [])
+        for part in arrays.part_keys(job) if job.request.array else ():
+            self.asked_by[part] = job.key
+            self.sent.setdefault(part, []).append(self.world.now)
+            if job.since:
+                self.forced.setdefault(part, []).append(self.world.now)
         if runs and not runs[-1].ended_at:
             raise Violation("ONE-RUN", f"run {job.run} of {job.key} was put while run {runs[-1].number} was active")
         if runs and not job.ended:
-            self._justified(job.key, runs[-1])
+            self._justified(job.key, runs[-1], bool(job.request.array))
         runs.append(Run(job.run, self.world.now, status=job.status))
         self.open_jobs += 1
         if job.ended:
             self._ended(job.key, job.status)
 
-    def _justified(self, key: str, last: Run) -> None:
+    def _justified(self, key: str, last: Run, array: bool) -> None:
         """A run after a run needs a message sent after that one's end, and no result that stands in the cache."""
         known = last.ended_at - 2 * self.skew_s - UNDER_WAY_S
         if not any(sent_at > known for sent_at in self.sent[key]):
             raise Violation("ONE-RUN", f"{key} was run again for a message that run {last.number} had answered")
         forced = any(sent_at > known for sent_at in self.forced.get(key, ()))
-        if last.status is JobStatus.COMPLETED and not self.forgetful and not forced:
+        if last.status is JobStatus.COMPLETED and not (self.forgetful or forced or array):
             raise Violation("ONE-RUN", f"{key} was run again although its result was in the cache")
 
     def _ended(self, key: str, status: JobStatus) -> None:
@@ -417,11 +458,16 @@ class Truth:
         waiting = [key for key, runs in self.runs.items() if not runs[-1].ended_at]
         return f"jobs {waiting}, slots {list(self.held)}, tasks {[task.started_by for task in self.ecs.live.values()]}"
 
+    def _given_up_with(self, key: str) -> bool:
+        """Whether the array that asked for this job ended before all of it had."""
+        array = self.asked_by.get(key, "")
+        return bool(array) and (array in self.cut_short or self._given_up_with(array))
+
     def settled(self, rejected: Iterable[str], wrong: Iterable[str]) -> None:
         """NO-LOSS: every accepted message has the run that answered it, every refused one is kept."""
         for key, times in self.sent.items():
             runs = self.runs.get(key, [])
-            if key in self.turned_away:
+            if key in self.turned_away or self._given_up_with(key):
                 continue
             if not runs:
                 raise Violation("NO-LOSS", f"nothing came of the messages for {key}")

@@ -846,6 +846,43 @@ def test_another_run_that_waits_does_not_end(table: ControlTable, waiting: Job) 
     assert read_job(table, waiting) == waiting
 
 
+@pytest.fixture
+def array(table: ControlTable, pool: Pool) -> Job:
+    """An array whose parts are being put."""
+    request = Request("s3://bucket/{index}.bam", "bam", array=70, step=50)
+    job = job_of(pool, status=JobStatus.WAITING, request=request)
+    assert table.put(job, None, "put")
+    return job
+
+
+def test_an_array_keeps_what_it_consists_of_and_that_it_has_grown(table: ControlTable, array: Job) -> None:
+    assert read_job(table, array) == array
+    assert table.grow(array)
+    assert table.grow(array)
+    assert read_job(table, array) == replace(array, grown=True)
+
+
+def test_an_array_ends_with_the_counts_of_its_elements(table: ControlTable, pool: Pool, array: Job) -> None:
+    assert table.gather(array, JobStatus.FAILED, NOW, "array: x", (60, 9, 1), "op")
+    ended = read_job(table, array)
+    assert (ended.status, ended.error, ended.counts, ended.ended_at) == (JobStatus.FAILED, "array: x", (60, 9, 1), NOW)
+    assert table.waiting(pool, 9) == []
+
+
+@pytest.mark.parametrize("status", [status for status in JobStatus if status is not JobStatus.WAITING])
+def test_only_a_waiting_array_grows_or_ends(table: ControlTable, queued: Job, status: JobStatus) -> None:
+    standing = bring(table, queued, status)
+    assert not table.grow(standing)
+    assert not table.gather(standing, JobStatus.COMPLETED, NOW, "", (1, 0, 0), "op")
+    assert read_job(table, queued) == standing
+
+
+def test_another_run_of_an_array_neither_grows_nor_ends(table: ControlTable, array: Job) -> None:
+    assert not table.grow(replace(array, run=2))
+    assert not table.gather(replace(array, run=2), JobStatus.COMPLETED, NOW, "", (1, 0, 0), "op")
+    assert read_job(table, array) == array
+
+
 def test_edges_lead_from_each_parent_to_every_dependent(table: ControlTable, pool: Pool) -> None:
     name = pool.name
     table.lead([f"{name}/p", f"{name}/q"], f"{name}/x", NOW)
@@ -911,6 +948,12 @@ def unblock_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     return lambda op: table.unblock(job, NOW, op) is not None
 
 
+def gather_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
+    job = job_of(pool, status=JobStatus.WAITING)
+    table.put(job, None, "put")
+    return lambda op: table.gather(job, JobStatus.FAILED, NOW, "", (0, 1, 0), op)
+
+
 def requeue_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     table.put(job_of(pool), None, "put")
     running = bring(table, job_of(pool), JobStatus.RUNNING)
@@ -927,6 +970,7 @@ OPERATIONS: Final = {
     "withdraw": withdraw_again,
     "requeue": requeue_again,
     "unblock": unblock_again,
+    "gather": gather_again,
 }
 every_operation = pytest.mark.parametrize("prepare", OPERATIONS.values(), ids=OPERATIONS)
 Prepare = Callable[[ControlTable, Pool], Callable[[str], bool]]

@@ -15,8 +15,10 @@ from fleetcap.jobs import Contended
 from fleetcap.model import Job, JobStatus
 from handlers import tick
 from handlers.intake import Intake
-from tests.fakes import FakeCache, FakeTasks, HandClock, Lines
+from handlers.publish import Publish
+from tests.fakes import FakeCache, FakeRechecks, FakeTasks, HandClock, Lines
 from tests.handlers.test_intake import FakeRejects, batch, message
+from tests.handlers.test_publish import FakeBus, ended
 from tests.handlers.test_task_state import queue
 
 
@@ -27,7 +29,7 @@ def cache() -> FakeCache:
 
 @pytest.fixture
 def intake(fleet: Fleet, cache: FakeCache) -> Intake:
-    return Intake(fleet, cache, FakeRejects(), frozenset())
+    return Intake(fleet, cache, FakeRejects(), frozenset(), FakeRechecks())
 
 
 def child(key: str, *parents: str, **fields: object) -> str:
@@ -218,6 +220,19 @@ def test_only_so_many_jobs_are_read_in_search_of_a_circle(
     assert len(reads) == 6
 
 
+# --- publish
+
+
+def test_an_end_of_which_intake_could_not_be_told_comes_again(fleet: Fleet, clock: HandClock, lines: Lines) -> None:
+    fleet.table.lead(["p"], "c", clock.now())
+    unheard = FakeRechecks(reachable=False)
+    publish = Publish(FakeBus(), FakeRejects(), fleet.table, unheard, frozenset(), "s3://cache/", lines)
+    assert publish.handle({"Records": [ended("p", 1)]})["batchItemFailures"]
+    unheard.reachable = True
+    assert not publish.handle({"Records": [ended("p", 1)]})["batchItemFailures"]
+    assert unheard.heard == [["c"]]
+
+
 # --- the net
 
 
@@ -242,7 +257,7 @@ def test_the_tick_gives_up_on_a_parent_that_does_not_come(fleet: Fleet, intake: 
 
 def test_a_pools_own_limit_counts(fleet: Fleet, cache: FakeCache, clock: HandClock) -> None:
     brief = replace(fleet, pools={"default": replace(fleet.pools["default"], parents_limit_s=60.0)})
-    Intake(brief, cache, FakeRejects(), frozenset()).handle(batch(clock, child("c", "p")))
+    Intake(brief, cache, FakeRejects(), frozenset(), FakeRechecks()).handle(batch(clock, child("c", "p")))
     clock.sleep(61)
     tick.handle(brief)
     assert status(brief, "c") is JobStatus.FAILED

@@ -78,6 +78,8 @@ WRITES: Final[list[keys.Write | keys.Put]] = [
     keys.requeue_write(JOB, NOW, "", lapse(JOB), "op"),
     keys.edge_write("parent", JOB.key, NOW),
     keys.unblock_write(JOB, NOW, "op"),
+    keys.grow_write(JOB),
+    keys.gather_write(replace(JOB, status=JobStatus.WAITING), JobStatus.FAILED, NOW, "", (0, 1, 0), "op"),
     keys.finish_write(replace(JOB, status=JobStatus.WAITING), JobStatus.FAILED, NOW, "", (), "op"),
 ]
 REPEATABLE: Final = {write.name for write in WRITES if write.op}
@@ -329,6 +331,15 @@ class Operations(RuleBasedStateMachine):
     def put(self, key: str, priority: int, waits: bool) -> None:
         rank, status = keys.rank_of(key, priority, NOW), JobStatus.WAITING if waits else JobStatus.QUEUED
         self.write(self.table.put, replace(JOBS[key], priority=priority, rank=rank, status=status), None, self.op())
+
+    @rule(key=names, age=ages)
+    def grow(self, key: str, age: int) -> None:
+        self.write(self.table.grow, self.job(key, age))
+
+    @rule(key=names, age=ages, status=st.sampled_from(ENDED), now=nows)
+    def gather(self, key: str, age: int, status: JobStatus, now: float) -> None:
+        known = replace(self.job(key, age), status=JobStatus.WAITING)
+        self.write(self.table.gather, known, status, now, "error", (1, 2, 3), self.op())
 
     @rule(key=names, parent=names, now=nows)
     def lead(self, key: str, parent: str, now: float) -> None:

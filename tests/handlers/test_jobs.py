@@ -11,7 +11,7 @@ from fleetcap import jobs, limits
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.messages import again, submission
-from fleetcap.model import Holder, Job, JobStatus, Lease, OnParentFailure, SlotId
+from fleetcap.model import Holder, Job, JobStatus, Lease, OnParentFailure, Request, SlotId
 from tests.examples import a_job, lapse
 from tests.fakes import HandClock
 from tests.handlers.test_task_state import queue
@@ -102,6 +102,15 @@ def test_the_message_for_another_run_asks_for_what_the_job_was_asked_for() -> No
     taken = submission(json.dumps(again(job, force=True)), 1.0, {"default"}, ())
     assert (taken.key, taken.request, taken.priority, taken.pool) == (job.key, job.request, 7, "default")
     assert (taken.force, taken.correlation_id) == (True, "order-7")
+
+
+def test_another_run_of_an_array_is_the_whole_array_and_a_part_of_one_has_none() -> None:
+    request = Request("s3://bucket/{index}.bam", "bam", array=70, step=50)
+    message = again(a_job("portal/a/v1", request=request))
+    assert (message["array"], message["source"]) == (70, request.source)
+    part = a_job("portal/a/v1/part-1", request=replace(request, array=20, first=50, step=1, part_of="portal/a/v1"))
+    with pytest.raises(ValueError, match="is a part of the array portal/a/v1"):
+        again(part)
 
 
 def test_another_run_of_a_forced_run_is_forced_too() -> None:

@@ -19,7 +19,7 @@ from fleetcap.model import Holder, JobStatus, Lease, SlotId
 from handlers.publish import Publish
 from local.memory.items import MemoryItems
 from tests.examples import NOW, a_job
-from tests.fakes import Lines
+from tests.fakes import FakeRechecks, Lines
 
 LAMBDAS = Path(__file__).parents[2] / "lambdas"
 
@@ -58,19 +58,6 @@ class FakeUnpublished:
         if not self.reachable:
             raise TimeoutError("no answer")
         self.kept.append((body, reason, message_id))
-
-
-@dataclass
-class FakeRechecks:
-    """Hears whom to judge anew, or cannot be reached."""
-
-    reachable: bool = True
-    heard: list[list[str]] = field(default_factory=list)
-
-    def recheck(self, dependents: Sequence[str]) -> None:
-        if not self.reachable:
-            raise TimeoutError("no answer")
-        self.heard.append(list(dependents))
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ intake                   | logs: CreateLogStream PutLogEvents             | Inta
 intake                   | logs: CreateLogStream PutLogEvents             | log-group:IntakeLogs             |
 intake                   | sqs: DeleteMessage GetQueueAttributes ReceiveMessage | queue Intake               |
 intake                   | sqs: SendMessage                               | queue Rejected                   |
+intake                   | sqs: SendMessage                               | queue Intake                     |
 intake                   | s3: GetObject                                  | Cache/*                          |
 intake                   | s3: ListBucket                                 | Cache                            |
 task_state               | logs: CreateLogStream PutLogEvents             | TaskStateLogs                    |

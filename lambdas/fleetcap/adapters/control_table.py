@@ -162,6 +162,14 @@ class StoredControlTable:
     def unblock(self, waiting: Job, now: float, op: str) -> Job | None:
         return self._job(keys.unblock_write(waiting, now, op))
 
+    def grow(self, array: Job) -> bool:
+        return self._write(keys.grow_write(array)) is not None
+
+    def gather(
+        self, array: Job, status: JobStatus, now: float, error: str, counts: tuple[int, int, int], op: str
+    ) -> bool:
+        return self._write(keys.gather_write(array, status, now, error, counts, op)) is not None
+
     def claim(self, queued: Job, holder: Holder, now: float, op: str, task: str = "") -> Job | None:
         return self._job(keys.claim_write(queued, holder, now, op, task))
 
