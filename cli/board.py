@@ -81,7 +81,8 @@ def record(job: Job) -> dict[str, Any]:
         "holder": str(job.holder or ""),
         "correlation_id": job.correlation_id,
         **{name: request[name] for name in ("source", "processor", "md5", "params", "max_attempts", "timeout_s")},
-        **{name: request[name] for name in ("depends_on", "on_parent_failure")},
+        **{name: request[name] for name in ("depends_on", "on_parent_failure", "array", "part_of")},
+        "counts": dict(zip(("completed", "failed", "cancelled"), job.counts, strict=True)) if job.counts else None,
         "artifacts": list(job.artifacts),
         "history": [
             {
@@ -111,11 +112,20 @@ def progress(job: Job, now: float) -> str:
     if job.status is JobStatus.RUNNING:
         doing = f"{job.stage or 'start'} {job.fraction:.0%}"
         return f"{doing}, to be cancelled" if job.cancel else doing
+    if job.request.array:
+        return _of_array(job)
     if job.status is JobStatus.WAITING:
         return f"for {len(job.request.depends_on)} job{'s' * (len(job.request.depends_on) != 1)}"
     if job.status is JobStatus.QUEUED and job.due_at > now:
         return f"due in {span(job.due_at - now)}"
     return ""
+
+
+def _of_array(array: Job) -> str:
+    if array.counts is None:
+        return f"for {array.request.array} elements"
+    completed, failed, cancelled = array.counts
+    return f"{completed} completed, {failed} failed, {cancelled} cancelled"
 
 
 def listing(jobs: Sequence[Job], now: float) -> Table:
@@ -170,6 +180,7 @@ def _facts(job: Job, now: float) -> list[tuple[str, str | Text]]:
         ("source", request.source),
         ("processor", f"{request.processor} {params}".strip()),
         ("pool", f"{job.pool}, priority {job.priority}"),
+        ("part of", request.part_of),
         ("queued", f"{moment(job.queued_at)}, {span(now - job.queued_at)} ago"),
         (
             "claimed",

@@ -55,6 +55,9 @@ def submit(
     on_parent_failure: Annotated[
         OnParentFailure | None, typer.Option(help="If one of those does not complete: fail too, or run all the same.")
     ] = None,
+    array: Annotated[
+        int | None, typer.Option(help="So many jobs, {index} in the address or a param counting from 0.")
+    ] = None,
     from_file: Annotated[Path | None, typer.Option(help="Read messages from a file, one JSON object a line.")] = None,
     wait: Annotated[bool, typer.Option(help="Until all have ended; exit code 0 if all are COMPLETED.")] = False,
     as_json: AsJson = False,
@@ -70,6 +73,7 @@ def submit(
         "md5": md5,
         "depends_on": depends_on or None,
         "on_parent_failure": on_parent_failure,
+        "array": array,
     }
     fields = {field: value for field, value in given.items() if value is not None}
     fields |= {"params": dict(map(parameter, param or ()))} if param else {}

@@ -636,7 +636,8 @@ def grow_write(array: Job) -> Write:
 def gather_write(array: Job, status: JobStatus, now: float, error: str, counts: tuple[int, int, int], op: str) -> Write:
     """WAITING → COMPLETED | FAILED for an array whose elements have all ended."""
     ended = finish_write(array, status, now, error, (), op)
-    return replace(ended, name="gather", sets={**ended.sets, "counts": list(counts)})
+    sets = {**ended.sets, "counts": list(counts)}
+    return replace(ended, name="gather", condition=run_waiting(array.run), sets=sets)
 
 
 def claim_write(queued: Job, holder: Holder, now: float, op: str, task: str = "") -> Write:

@@ -136,10 +136,8 @@ class Intake:
                     if isinstance(decision, admit.Enqueue) and self._ceiling_reached(accepted, standing):
                         continue
                     job = self._new_run(accepted, replacing, ended=isinstance(decision, admit.Record))
-                    if (
-                        job.status is JobStatus.WAITING and not job.request.array
-                    ):  # a parent that ends from here on must find it
-                        self.fleet.table.lead(job.request.depends_on, job.key, self.fleet.clock.now())
+                    parents = () if job.ended or job.request.array else job.request.depends_on
+                    self.fleet.table.lead(parents, job.key, self.fleet.clock.now())  # who ends now finds it
                     if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
                         return job, decision
         raise TimeoutError(f"{accepted.key} changed under each of {limits.ADMIT_ROUNDS} attempts to put it")

@@ -204,6 +204,15 @@ def test_the_sheet_of_a_job_that_depends_on_others_tells_how_they_stand() -> Non
     assert "WAITING  for 2 jobs" in text
 
 
+def test_an_array_tells_how_many_it_waits_for_and_how_they_ended() -> None:
+    array = replace(FAILED, status=JobStatus.WAITING, request=replace(FAILED.request, array=70), ended_at=0.0)
+    assert "WAITING  for 70 elements" in printed(board.sheet(array, {}, {}, NOW))
+    ended = replace(array, status=JobStatus.FAILED, counts=(60, 9, 1))
+    assert "60 completed, 9 failed, 1 cancelled" in printed(board.sheet(ended, {}, {}, NOW))
+    assert board.record(ended)["counts"] == {"completed": 60, "failed": 9, "cancelled": 1}
+    assert (board.record(array)["counts"], board.record(array)["array"]) == (None, 70)
+
+
 def test_a_list_tells_stage_age_and_error() -> None:
     running = a_job("b/1", JobStatus.RUNNING, stage="sort", fraction=0.25, claimed_at=NOW - 3, cancel="why")
     later = a_job("c/1", due_at=NOW + 9)

@@ -107,7 +107,7 @@ def test_an_array_whose_intake_could_not_send_its_words_has_not_grown(
 
 
 def test_what_comes_again_once_the_array_has_grown_puts_nothing(
-    intake: Intake, fleet: Fleet, clock: HandClock, words: FakeRechecks, monkeypatch: pytest.MonkeyPatch
+    intake: Intake, clock: HandClock, words: FakeRechecks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     intake.handle(batch(clock, many(5)))
     monkeypatch.setattr(intake.fleet.table, "put", lambda *_: 1 / 0)
@@ -201,6 +201,21 @@ def test_an_array_that_never_grows_is_given_up(intake: Intake, fleet: Fleet, clo
     clock.sleep(limits.PARENTS_LIMIT_S + 1)
     tick.handle(fleet)
     assert found(fleet, "a").error.startswith("array: not all of its 5 elements have ended within")
+
+
+def test_an_array_that_runs_anew_is_not_judged_by_how_its_parts_ended_before(
+    intake: Intake, fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake.handle(batch(clock, many(2)))
+    for key in ("a/0", "a/1"):
+        end(fleet, clock, key, JobStatus.FAILED)
+    intake.handle(batch(clock, word("a")))
+    clock.sleep(1)
+    with monkeypatch.context() as dying:
+        dying.setattr(dependencies, "settle", lambda *_: 1 / 0)
+        assert intake.handle(batch(clock, many(2)))["batchItemFailures"]
+    tick.handle(fleet)
+    assert (found(fleet, "a").run, status(fleet, "a")) == (2, JobStatus.WAITING)
 
 
 # --- cancel

@@ -276,7 +276,10 @@ class Operations(RuleBasedStateMachine):
         known = self.job(key, FRESH)
         if not self.known.job(key):
             self.put(key, 5, waits=badly)
+        elif known.status is JobStatus.WAITING and badly:
+            self.finish(key, FRESH, JobStatus.FAILED, now)
         elif known.status is JobStatus.WAITING:
+            self.grow(key, FRESH)
             self.unblock(key, FRESH, now)
         elif known.ended:
             self.put_the_next_run(key, FRESH, False)

@@ -134,6 +134,20 @@ def test_a_job_that_waits_for_another_runs_after_its_end_and_needs_no_tick(stage
     assert [line["decision"] for line in judged] == ["Wait", "Unblock"]
 
 
+def test_an_array_runs_its_elements_and_ends_with_the_last(stage: Stage) -> None:
+    bucket = stage.client.outputs["InputBucketName"]
+    for index in range(3):
+        upload(stage, f"many/{index}.bam", seed=index)
+    with without_ticks(stage):
+        stage.client.send([{"source": f"s3://{bucket}/many/{{index}}.bam", "workflow_key": "many", "array": 3}])
+        *elements, array = stage.until_ended(["many/0", "many/1", "many/2", "many"])
+
+    assert [job.status for job in elements] == [JobStatus.COMPLETED] * 3
+    assert (array.status, array.counts) == (JobStatus.COMPLETED, (3, 0, 0))
+    assert max(job.ended_at for job in elements) <= array.ended_at
+    assert {job.request.source for job in elements} == {f"s3://{bucket}/many/{index}.bam" for index in range(3)}
+
+
 def test_a_job_fails_with_the_one_that_it_waits_for_and_a_rule_hears_why(stage: Stage) -> None:
     consumer = Consumer.subscribed(stage, "with-parent", {"detail": {"status": ["FAILED"]}})
     first, second = stage.sources(2)

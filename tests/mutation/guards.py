@@ -23,6 +23,7 @@ DYNAMO: Final = "lambdas/fleetcap/adapters/dynamo.py"
 WORKERS: Final = "lambdas/fleetcap/adapters/workers.py"
 EVENTS: Final = "lambdas/fleetcap/events.py"
 WIRING: Final = "lambdas/fleetcap/wiring.py"
+ARRAYS: Final = "lambdas/fleetcap/decide/arrays.py"
 JUDGE: Final = "lambdas/fleetcap/decide/dependencies.py"
 DEPENDENCIES: Final = "lambdas/fleetcap/dependencies.py"
 PUBLISH: Final = "lambdas/handlers/publish.py"
@@ -627,7 +628,7 @@ RULES: Final = (
         14,
         INTAKE,
         """            standing = self.fleet.table.job(accepted.key)
-            asks_cache = not accepted.force and (standing is None or standing.ended)
+            asks_cache = not (accepted.force or accepted.request.array) and (standing is None or standing.ended)
             cached = asks_cache and self.cache.has_all(_results(accepted))
 """,
         """            cached = self.cache.has_all(_results(accepted))
@@ -892,8 +893,8 @@ ORDER: Final = (
         "dependency: a job with parents begins as waiting",
         0,
         INTAKE,
-        "return JobStatus.WAITING if accepted.request.depends_on else JobStatus.QUEUED",
-        "return JobStatus.QUEUED",
+        "    waits = accepted.request.depends_on or accepted.request.array\n",
+        "    waits = accepted.request.array\n",
     ),
     Guard(
         "dependency: a parent that has not ended is waited for",
@@ -955,15 +956,11 @@ ORDER: Final = (
         "dependency: the edges are written before the job is put",
         0,
         INTAKE,
-        """                    if job.status is JobStatus.WAITING:  # a parent that ends from here on must find it
-                        self.fleet.table.lead(job.request.depends_on, job.key, self.fleet.clock.now())
+        """                    self.fleet.table.lead(parents, job.key, self.fleet.clock.now())  # who ends now finds it
                     if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
-                        return job, decision
 """,
         """                    if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
-                        if job.status is JobStatus.WAITING:
-                            self.fleet.table.lead(job.request.depends_on, job.key, self.fleet.clock.now())
-                        return job, decision
+                        self.fleet.table.lead(parents, job.key, self.fleet.clock.now())
 """,
     ),
     Guard(
@@ -1024,4 +1021,91 @@ ORDER: Final = (
     ),
 )
 
-GUARDS: Final = (*CLAUSES, *RULES, *OWN, *ORDER)
+ARRAY: Final = (
+    Guard(
+        "grow: the run as read is waiting",
+        0,
+        KEYS,
+        'return Write("grow", job_key(array.key), run_waiting(array.run), {"grown": True})',
+        f'return Write("grow", job_key(array.key), {ANYTHING}, {{"grown": True}})',
+    ),
+    Guard(
+        "gather: the run as read is waiting",
+        0,
+        KEYS,
+        'name="gather", condition=run_waiting(array.run), sets=sets)',
+        f'name="gather", condition={ANYTHING}, sets=sets)',
+    ),
+    Guard(
+        "array: only what has grown ends with its parts",
+        0,
+        DEPENDENCIES,
+        "if array.grown else [None]",
+        "if True else [None]",
+    ),
+    Guard(
+        "array: every part is waited for",
+        0,
+        ARRAYS,
+        "        if part is None or not part.ended:\n",
+        "        if part is not None and not part.ended:\n            continue\n        if part is None:\n",
+    ),
+    Guard(
+        "array: it has grown only once all its parts are put",
+        0,
+        INTAKE,
+        "        inner: list[str] = []\n",
+        "        inner: list[str] = []\n        self.fleet.table.grow(array)\n",
+    ),
+    Guard(
+        "array: the words of its parts are sent",
+        0,
+        INTAKE,
+        "            self.rechecks.recheck(inner)\n",
+        "            pass\n",
+    ),
+    Guard(
+        "array: an element answers it whatever the clock that put it",
+        0,
+        INTAKE,
+        "            now = max(now, accepted.sent_at)  #",
+        "            pass  #",
+    ),
+    Guard(
+        "array: a cancelled one ends its parts",
+        0,
+        INTAKE,
+        "        if array.status is JobStatus.CANCELLED:\n            self._cancel_parts(array)\n",
+        "",
+    ),
+    Guard(
+        "array: one that was cancelled while it grew ends what it has put",
+        0,
+        INTAKE,
+        "            self._cancel_parts(standing)\n",
+        "            pass\n",
+    ),
+    Guard(
+        "array: the end of an element is told to it",
+        0,
+        PUBLISH,
+        "            found.append(change.array)\n",
+        "            pass\n",
+    ),
+    Guard(
+        "array: its cancel is told to itself",
+        0,
+        PUBLISH,
+        "            found.append(change.workflow_key)\n",
+        "            pass\n",
+    ),
+    Guard(
+        "array: a ceiling lets the elements of an accepted one in",
+        0,
+        INTAKE,
+        "if not most or accepted.request.part_of or self",
+        "if not most or self",
+    ),
+)
+
+GUARDS: Final = (*CLAUSES, *RULES, *OWN, *ORDER, *ARRAY)
