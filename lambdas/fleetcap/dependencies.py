@@ -55,13 +55,12 @@ def settle(fleet: Fleet, key: str) -> Settled:
 
 def _gathered(fleet: Fleet, array: Job) -> Settled:
     """End a WAITING array if all its elements have ended. Its parts are read up to the first that has not."""
-    now, op = fleet.clock.now(), fleet.clock.unique()
     found = map(fleet.table.job, arrays.part_keys(array)) if array.grown else [None]
-    outcome = arrays.gather(array, found, now, _limit_s(fleet, array))
+    outcome = arrays.gather(array, found, fleet.clock.now(), _limit_s(fleet, array))
     if outcome is None:
         return Settled(array)
     status, error, counts = outcome
-    if fleet.table.gather(array, status, now, error, counts, op):
+    if fleet.table.gather(array, status, fleet.clock.now(), error, counts, fleet.clock.unique()):
         named = {"job": array.id, "key": array.key}
         fleet.log("gathered", **named, decision=status.value, reason=error)
     return Settled(fleet.table.job(array.key))

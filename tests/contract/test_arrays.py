@@ -43,7 +43,7 @@ def many(count: int, key: str = "a", **fields: object) -> str:
 
 
 def standing(fleet: Fleet, *names: str) -> list[JobStatus | None]:
-    return [(job := fleet.table.job(name)) and job.status for name in names]
+    return [job.status if (job := fleet.table.job(name)) else None for name in names]
 
 
 def test_a_small_array_is_its_elements_and_ends_with_the_last(intake: Intake, fleet: Fleet, clock: HandClock) -> None:

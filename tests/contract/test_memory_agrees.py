@@ -254,7 +254,7 @@ class Operations(RuleBasedStateMachine):
 
     @rule(number=numbers, key=names, badly=st.booleans(), lost=st.booleans(), now=nows)
     def go_on(self, number: int, key: str, badly: bool, lost: bool, now: float) -> None:
-        for step in (partial(self.step_of_slot, number), partial(self.step_of_job, key)):
+        for step in (partial(self.step_of_slot, number), partial(self.step_of_job, key, lost)):
             step(badly, now)
             if lost:
                 self.written[-1]()
@@ -272,12 +272,14 @@ class Operations(RuleBasedStateMachine):
         else:
             self.release(number, FRESH, None, False, now)
 
-    def step_of_job(self, key: str, badly: bool, now: float) -> None:
+    def step_of_job(self, key: str, waits: bool, badly: bool, now: float) -> None:
         known = self.job(key, FRESH)
         if not self.known.job(key):
-            self.put(key, 5, waits=badly)
-        elif known.status is JobStatus.WAITING and badly:
+            self.put(key, 5, waits)
+        elif known.status is JobStatus.WAITING and badly and now > NOW + 1:
             self.finish(key, FRESH, JobStatus.FAILED, now)
+        elif known.status is JobStatus.WAITING and badly:
+            self.gather(key, FRESH, JobStatus.FAILED, now)
         elif known.status is JobStatus.WAITING:
             self.grow(key, FRESH)
             self.unblock(key, FRESH, now)

@@ -71,7 +71,7 @@ def test_elements_differ_by_their_source_or_by_a_param() -> None:
 
 
 def found(*statuses: JobStatus | None) -> list[Job | None]:
-    return [status and a_job(f"portal/a/{n}", status, error="boom") for n, status in enumerate(statuses)]
+    return [a_job(f"portal/a/{n}", status, error="boom") if status else None for n, status in enumerate(statuses)]
 
 
 def test_an_array_completes_with_all_of_its_elements() -> None:
