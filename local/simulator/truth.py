@@ -311,6 +311,9 @@ class Truth:
             self._overdue(job)
         elif job.request.array:
             self.cut_short.add(job.key)
+            if self.cancel_bound_s and job.key in self.elements:
+                within_s = self.cancel_bound_s + 3 * self.judged_within_s
+                self.world.after(within_s, partial(self._none_left_behind, job.key, len(self.runs[job.key])))
         self._ended(job.key, job.status)
 
     # --- arrays
@@ -337,6 +340,12 @@ class Truth:
             if self.judged_within_s and late_s > 2 * self.judged_within_s:
                 raise Violation("LIVE", f"{job.key} ended {late_s:.0f} s after its elements")
         self._ended(job.key, job.status)
+
+    def _none_left_behind(self, key: str, run: int) -> None:
+        """While nothing goes wrong, the elements of an array that was cancelled end soon, unless it runs anew."""
+        left = [each for each in self.elements[key] if each in self.runs and not self.runs[each][-1].ended_at]
+        if left and len(self.runs[key]) == run:
+            raise Violation("CANCEL", f"{left} go on although {key} was cancelled")
 
     # --- jobs that wait for others
 
