@@ -15,6 +15,7 @@ from rich.text import Text
 from fleetcap.model import Job, JobStatus
 
 STYLES: Final = {
+    JobStatus.WAITING: "blue",
     JobStatus.QUEUED: "yellow",
     JobStatus.RUNNING: "cyan",
     JobStatus.COMPLETED: "green",
@@ -81,6 +82,8 @@ def record(job: Job) -> dict[str, Any]:
         "correlation_id": job.correlation_id,
         "tenant": job.tenant,
         **{name: request[name] for name in ("source", "processor", "md5", "params", "max_attempts", "timeout_s")},
+        **{name: request[name] for name in ("depends_on", "on_parent_failure", "array", "part_of")},
+        "counts": dict(zip(("completed", "failed", "cancelled"), job.counts, strict=True)) if job.counts else None,
         "artifacts": list(job.artifacts),
         "history": [
             {
@@ -110,9 +113,20 @@ def progress(job: Job, now: float) -> str:
     if job.status is JobStatus.RUNNING:
         doing = f"{job.stage or 'start'} {job.fraction:.0%}"
         return f"{doing}, to be cancelled" if job.cancel else doing
+    if job.request.array:
+        return _of_array(job)
+    if job.status is JobStatus.WAITING:
+        return f"for {len(job.request.depends_on)} job{'s' * (len(job.request.depends_on) != 1)}"
     if job.status is JobStatus.QUEUED and job.due_at > now:
         return f"due in {span(job.due_at - now)}"
     return ""
+
+
+def _of_array(array: Job) -> str:
+    if array.counts is None:
+        return f"for {array.request.array} elements"
+    completed, failed, cancelled = array.counts
+    return f"{completed} completed, {failed} failed, {cancelled} cancelled"
 
 
 def listing(jobs: Sequence[Job], now: float) -> Table:
@@ -132,14 +146,21 @@ def listing(jobs: Sequence[Job], now: float) -> Table:
     return table
 
 
-def sheet(job: Job, sizes: Mapping[str, int | None], now: float, waits_for: str = "") -> RenderableType:
-    """Everything about one job on one screen. `sizes`: bytes by artifact key, None for one that is gone."""
+def sheet(
+    job: Job, sizes: Mapping[str, int | None], parents: Mapping[str, Job], now: float, waits_for: str = ""
+) -> RenderableType:
+    """Everything about one job on one screen.
+
+    `sizes`: bytes by artifact key, None for one that is gone. `parents`: the jobs that it depends on, where there are.
+    """
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     for name, value in _facts(job, now, waits_for):
         facts.add_row(name, value if isinstance(value, Text) else Text(value))
     parts: list[RenderableType] = [facts]
+    if job.request.depends_on:
+        parts += [Text(), _parents(job, parents)]
     if job.history:
         parts += [Text(), _history(job)]
     if sizes:
@@ -163,6 +184,7 @@ def _facts(job: Job, now: float, waits_for: str) -> list[tuple[str, str | Text]]
         ("source", request.source),
         ("processor", f"{request.processor} {params}".strip()),
         ("pool", f"{job.pool}, priority {job.priority}"),
+        ("part of", request.part_of),
         ("queued", f"{moment(job.queued_at)}, {span(now - job.queued_at)} ago"),
         (
             "claimed",
@@ -183,6 +205,20 @@ def _ended(job: Job) -> str:
         return ""
     took = f", after {span(job.ended_at - job.claimed_at)} of work" if job.ended_at > job.claimed_at > 0 else ""
     return f"{moment(job.ended_at)}{took}"
+
+
+def states(job: Job, parents: Mapping[str, Job]) -> list[tuple[str, JobStatus | None]]:
+    """Each job that this one depends on, with its state; None for one that is not known."""
+    return [(key, parents[key].status if key in parents else None) for key in job.request.depends_on]
+
+
+def _parents(job: Job, parents: Mapping[str, Job]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="dim")
+    table.add_column("depends on", overflow="fold")
+    table.add_column("status", no_wrap=True)
+    for key, status in states(job, parents):
+        table.add_row(Text(key), Text(status.value, STYLES[status]) if status else Text("not known", "dim"))
+    return table
 
 
 def _history(job: Job) -> Table:

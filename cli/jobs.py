@@ -38,7 +38,7 @@ def jobs(
     name: CloudName = None,
     stack: StackName = None,
 ) -> None:
-    """List jobs: running and queued ones first, then those that ended last."""
+    """List jobs: running, queued and waiting ones first, then those that ended last."""
     with reached(name, stack) as target:
         found = listed(target.table, _chosen(target, pool), set(status or JobStatus), pool, limit)
     if as_json:
@@ -57,7 +57,7 @@ def _chosen(target: Target, pool: str) -> Collection[Pool]:
 
 
 def listed(table: Survey, pools: Collection[Pool], statuses: Collection[JobStatus], pool: str, limit: int) -> Found:
-    """At most `limit` jobs in these states: running, queued in their order, ended with the last one first.
+    """At most `limit` jobs in these states: running, queued in their order, waiting, ended with the last one first.
 
     `pool` is the name of the one that `pools` holds, or empty for all. `whole` is False where any were left out.
     """
@@ -73,7 +73,7 @@ def listed(table: Survey, pools: Collection[Pool], statuses: Collection[JobStatu
 
 def _active(table: Survey, pools: Collection[Pool], wanted: Collection[JobStatus], _pool: str, limit: int) -> Found:
     found = table.unended(pools, limit)
-    order = {JobStatus.RUNNING: 0, JobStatus.QUEUED: 1}
+    order = {JobStatus.RUNNING: 0, JobStatus.QUEUED: 1, JobStatus.WAITING: 2}
     mine = [job for job in found.jobs if job.status in wanted]
     return Found(sorted(mine, key=lambda job: (order[job.status], job.claimed_at, job.rank)), found.whole)
 
@@ -97,12 +97,15 @@ def job(
         standing = known(target, key)
         check_run(standing, run)
         waits_for = waits(target, standing)
+        parents = {parent.key: parent for parent in target.table.jobs(standing.request.depends_on)}
         sizes = {artifact: target.cache.size_bytes(artifact) for artifact in standing.artifacts}
     if as_json:
         artifacts = [{"key": artifact, "size_bytes": found} for artifact, found in sizes.items()]
-        typer.echo(json.dumps(board.record(standing) | {"artifacts": artifacts, "waits_for": waits_for}, indent=2))
+        stand = [{"workflow_key": parent, "status": status} for parent, status in board.states(standing, parents)]
+        more = {"artifacts": artifacts, "parents": stand, "waits_for": waits_for}
+        typer.echo(json.dumps(board.record(standing) | more, indent=2))
     else:
-        board.console().print(board.sheet(standing, sizes, time.time(), waits_for))
+        board.console().print(board.sheet(standing, sizes, parents, time.time(), waits_for))
 
 
 def waits(target: Target, standing: Job) -> str:
@@ -153,7 +156,7 @@ def cancel(
     name: CloudName = None,
     stack: StackName = None,
 ) -> None:
-    """End jobs: queued ones at once, running ones within seconds."""
+    """End jobs: queued and waiting ones at once, running ones within seconds."""
     with reached(name, stack) as target:
         _tell([_careful(cancelled, target, key, reason) for key in keys], as_json)
 

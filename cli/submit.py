@@ -22,7 +22,7 @@ from fleetcap import keys
 from fleetcap.adapters.cache import MISSING
 from fleetcap.catalog import PROCESSORS
 from fleetcap.messages import Rejected, submission
-from fleetcap.model import JobStatus, Submission
+from fleetcap.model import JobStatus, OnParentFailure, Submission
 
 READ_BYTES: Final = 1 << 20
 
@@ -50,6 +50,15 @@ def submit(
     md5: Annotated[str | None, typer.Option(help="The MD5 of a single source, checked before it is used.")] = None,
     param: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="A setting of the processor.")] = None,
     force: Annotated[bool, typer.Option(help="Run although the result is in the cache, and replace it.")] = False,
+    depends_on: Annotated[
+        list[str] | None, typer.Option(metavar="KEY", help="Only once this job has completed; may be repeated.")
+    ] = None,
+    on_parent_failure: Annotated[
+        OnParentFailure | None, typer.Option(help="If one of those does not complete: fail too, or run all the same.")
+    ] = None,
+    array: Annotated[
+        int | None, typer.Option(help="So many jobs, {index} in the address or a param counting from 0.")
+    ] = None,
     from_file: Annotated[Path | None, typer.Option(help="Read messages from a file, one JSON object a line.")] = None,
     wait: Annotated[bool, typer.Option(help="Until all have ended; exit code 0 if all are COMPLETED.")] = False,
     as_json: AsJson = False,
@@ -64,6 +73,9 @@ def submit(
         "tenant": tenant,
         "workflow_key": key,
         "md5": md5,
+        "depends_on": depends_on or None,
+        "on_parent_failure": on_parent_failure,
+        "array": array,
     }
     fields = {field: value for field, value in given.items() if value is not None}
     fields |= {"params": dict(map(parameter, param or ()))} if param else {}

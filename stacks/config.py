@@ -100,7 +100,7 @@ class PoolConfig:
     Fargate's capacity providers, with weights where there are two: "FARGATE_SPOT=3", "FARGATE=1". With `spot_fallback`
     a launch that Spot refuses is tried on demand at once. `image` is a registry's name of a worker image to be used
     instead of the one that is built from worker_image/. `job_timeout_s` and `max_attempts` hold for jobs whose message
-    says nothing of it.
+    says nothing of it. `parents_limit_s` is how long a job may wait for those that it depends on.
     """
 
     name: str = DEFAULT_POOL
@@ -126,6 +126,7 @@ class PoolConfig:
     job_timeout_s: int = limits.JOB_TIMEOUT_S
     max_attempts: int = limits.MAX_ATTEMPTS
     max_interruptions: int = limits.MAX_INTERRUPTIONS
+    parents_limit_s: int = limits.PARENTS_LIMIT_S
     idle_exit_s: int = limits.IDLE_EXIT_S
     lifetime_s: int = limits.LIFETIME_S
     stop_timeout_s: int = limits.STOP_TIMEOUT_S
@@ -457,6 +458,11 @@ def _worker_timing_refusals(pool: PoolConfig) -> Iterator[str]:
     for setting in ("active_jobs_max", "dispatch_deadline_s", "waiting_limit_s"):
         if getattr(pool, setting) < 0:
             yield f"{setting} of {where} is {getattr(pool, setting)}, which bounds nothing: set 0 for no bound."
+    if not 0 < pool.parents_limit_s <= limits.PARENTS_LIMIT_MAX_S:
+        yield (
+            f"parents_limit_s of {where} is {pool.parents_limit_s}, but a parent may never come and nobody should "
+            f"wait for ever: set 1 to {limits.PARENTS_LIMIT_MAX_S}."
+        )
     if not limits.CHILD_TERM_S < pool.stop_timeout_s <= limits.FARGATE_STOP_TIMEOUT_MAX_S:
         yield (
             f"stop_timeout_s of {where} is {pool.stop_timeout_s}, but Fargate waits "

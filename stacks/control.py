@@ -47,6 +47,7 @@ POOL_POLICY: Final = (
     "job_timeout_s",
     "max_attempts",
     "max_interruptions",
+    "parents_limit_s",
 )
 """What deciders know of a pool under the names of its settings."""
 STREAM_ACTIONS: Final = ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")
@@ -76,12 +77,14 @@ class Control(Stack):
             "intake",
             {
                 keys.ENV_REJECTED_QUEUE_URL: state.rejected.queue_url,
+                keys.ENV_INTAKE_QUEUE_URL: state.intake.queue_url,
                 keys.ENV_CACHE_BUCKET: state.cache.bucket_name,
                 keys.ENV_CACHE_PREFIX: config.cache_prefix,
                 keys.ENV_SOURCE_HOSTS: ",".join(config.source_hosts),
             },
             _consume(state.intake),
-            allow(["sqs:SendMessage"], state.rejected.queue_arn),
+            # The parts of a large array are put one by one, by whoever takes the word of each.
+            allow(["sqs:SendMessage"], state.rejected.queue_arn, state.intake.queue_arn),
             # HEAD of results; ListBucket makes a missing one a 404 instead of a 403.
             allow(["s3:GetObject"], state.cache.arn_for_objects(f"{config.cache_prefix}*")),
             allow(["s3:ListBucket"], state.cache.bucket_arn),
@@ -124,13 +127,16 @@ class Control(Stack):
         return tick
 
     def _publish(self) -> lambda_.Function:
-        """The table's stream → publish → bus. What cannot be published in the end is kept, and blocks nobody."""
+        """The table's stream → publish → bus, and intake. What is not told in the end is kept, and blocks nobody."""
         config, state = self._config, self._state
         stream_arn = str(state.table.table_stream_arn)
         publish = self._function(
             "publish",
             {
                 keys.ENV_EVENT_BUS: state.bus.event_bus_name,
+                keys.ENV_EVENT_STATUSES: ",".join(config.event_statuses),
+                keys.ENV_TABLE: state.table.table_name,
+                keys.ENV_INTAKE_QUEUE_URL: state.intake.queue_url,
                 keys.ENV_UNPUBLISHED_QUEUE_URL: self.unpublished.queue_url,
                 keys.ENV_CACHE_BUCKET: state.cache.bucket_name,
                 keys.ENV_CACHE_PREFIX: config.cache_prefix,
@@ -138,6 +144,13 @@ class Control(Stack):
             allow(["events:PutEvents"], state.bus.event_bus_arn),
             allow([f"dynamodb:{action}" for action in STREAM_ACTIONS], stream_arn),
             allow(["sqs:SendMessage"], self.unpublished.queue_arn),
+            # Who may wait for a job that ended is read and named to intake; nothing else of the table is open to it.
+            allow(
+                ["dynamodb:Query"],
+                state.table.table_arn,
+                when={"ForAllValues:StringLike": {"dynamodb:LeadingKeys": keys.edges_pk("*")}},
+            ),
+            allow(["sqs:SendMessage"], state.intake.queue_arn),
         )
         lambda_.EventSourceMapping(
             publish,

@@ -110,6 +110,19 @@ class FakeCache:
 
 
 @dataclass
+class FakeRechecks:
+    """Hears whom to judge anew, or cannot be reached."""
+
+    reachable: bool = True
+    heard: list[list[str]] = field(default_factory=list)
+
+    def recheck(self, dependents: Sequence[str]) -> None:
+        if not self.reachable:
+            raise TimeoutError("no answer")
+        self.heard.append(list(dependents))
+
+
+@dataclass
 class FakeChild:
     """A job's process whose reports are written by the test."""
 

@@ -85,6 +85,7 @@ def attribute_names() -> set[str]:
         keys.release_write(slot.lease, "", 0.0, "", 1.0, ""),
         keys.missing_write(slot.lease, 0.0),
     ]
+    written |= keys.edge_item("parent", "dependent", 0.0)
     return set(written) | {name for write in writes for name in (*write.sets, *write.removes)}
 
 
@@ -179,7 +180,11 @@ def test_the_architecture_page_lists_the_operations_of_the_table() -> None:
 
 def test_the_glossary_knows_every_kind_of_item_and_every_decider() -> None:
     words = set(re.findall(r"^\| ([^|]+) \| ", (ROOT / "docs" / "glossary.md").read_text(), flags=re.MULTILINE))
-    kinds = {keys.slot_key(SlotId("p", 0))[keys.TABLE_SK].partition("#")[0], keys.job_key("k")[keys.TABLE_SK]}
+    kinds = {
+        keys.slot_key(SlotId("p", 0))[keys.TABLE_SK].partition("#")[0],
+        keys.job_key("k")[keys.TABLE_SK],
+        keys.EDGES,
+    }
     assert {kind.lower() for kind in kinds} | {"tick", "worker", "lease", "holder", "attempt", "op"} <= words
 
 

@@ -16,12 +16,13 @@ from hypothesis import strategies as st
 
 from fleetcap import keys, limits
 from fleetcap.catalog import BUILT_IN, PROCESSORS, Processor, artifact_keys
-from fleetcap.messages import Message, Rejected, json_schema, submission
-from fleetcap.model import Pool, Request, Submission
+from fleetcap.messages import Message, Rejected, json_schema, submission, to_recheck
+from fleetcap.model import OnParentFailure, Pool, Request, Submission
 
 POOLS = {"default": Pool("default", 1), "arm-large": Pool("arm-large", 1)}
 HOSTS = frozenset({"data.example.org"})
 BAM: dict[str, Any] = {"source": "s3://bucket/reads/a.bam"}
+PARTED: dict[str, Any] = {"source": "s3://bucket/reads/{index}.bam", "array": 2}
 FULL: dict[str, Any] = {
     "source": "https://data.example.org/reads/a",
     "processor": "command",
@@ -29,12 +30,15 @@ FULL: dict[str, Any] = {
     "pool": "arm-large",
     "priority": 9,
     "md5": "0123456789abcdef0123456789abcdef",
-    "params": {"program": "cat", "arguments": "{source}"},
+    "params": {"program": "cat", "arguments": "{source} {index}"},
     "max_attempts": 1,
     "timeout_s": 60,
     "force": True,
     "correlation_id": "order-7/line.1",
     "tenant": "Lab_7.b",
+    "depends_on": ["portal/41/v1", "portal/40/v1"],
+    "on_parent_failure": "run",
+    "array": 3,
 }
 quick = settings(derandomize=True, max_examples=200, deadline=None)
 
@@ -64,7 +68,10 @@ def test_every_field_of_a_message_arrives() -> None:
     assert taken.key == FULL["workflow_key"]
     assert (taken.pool, taken.priority) == ("arm-large", 9)
     assert (taken.force, taken.correlation_id, taken.tenant) == (True, "order-7/line.1", "Lab_7.b")
-    assert taken.request == Request(FULL["source"], "command", FULL["md5"], FULL["params"], 1, 60)
+    parents = ("portal/41/v1", "portal/40/v1")
+    assert taken.request == Request(
+        FULL["source"], "command", FULL["md5"], FULL["params"], 1, 60, 5, parents, OnParentFailure.RUN, 3
+    )
 
 
 ACCEPTED: dict[str, dict[str, Any]] = {
@@ -79,6 +86,8 @@ ACCEPTED: dict[str, dict[str, Any]] = {
     "the highest priority": {**BAM, "priority": limits.PRIORITY_MAX},
     "a peak file of capitals": {"source": "s3://bucket/A.narrowPeak.gz"},
     "a GFF3 file": {"source": "s3://bucket/a.gff3"},
+    "the largest array under the deepest key": {**PARTED, "array": 10_000, "workflow_key": "/".join("abcdefg")},
+    "the most parents": {**BAM, "depends_on": [f"p{n}" for n in range(limits.PARENTS_MAX)]},
     "the longest source": {"source": "s3://bucket/".ljust(limits.SOURCE_MAX_CHARS - 4, "a") + ".bam"},
     "the longest run": {**BAM, "timeout_s": limits.TIMEOUT_MAX_S, "max_attempts": limits.ATTEMPTS_LIMIT},
     "letters of the world": {"source": "s3://bucket/größe/日本.bam"},
@@ -180,6 +189,16 @@ REFUSED_BY_SHAPE: dict[str, tuple[object, str]] = {
     "endless attempts": ({**BAM, "max_attempts": 21}, "max_attempts: Input should be less than or equal to 20"),
     "no time": ({**BAM, "timeout_s": 0}, "timeout_s: Input should be greater than or equal to 1"),
     "endless time": ({**BAM, "timeout_s": 604_801}, "timeout_s: Input should be less than or equal to 604800"),
+    "a parent that is no key": ({**BAM, "depends_on": ["a", "b c"]}, "depends_on.1: must be 1 to 8 segments"),
+    "a parent outside a list": ({**BAM, "depends_on": "a"}, "depends_on: Input should be a valid array"),
+    "too many parents": (
+        {**BAM, "depends_on": [f"p{n}" for n in range(21)]},
+        "depends_on: Tuple should have at most 20 items",
+    ),
+    "a parent twice": ({**BAM, "depends_on": ["a", "b", "a"]}, "depends_on: names a job twice"),
+    "an array of one": ({**BAM, "array": 1}, "array: Input should be greater than or equal to 2"),
+    "a vast array": ({**BAM, "array": 10_001}, "array: Input should be less than or equal to 10000"),
+    "another choice": ({**BAM, "on_parent_failure": "release"}, "on_parent_failure: Input should be 'fail' or 'run'"),
     "a misspelt field": ({**BAM, "prioritiy": 1}, "prioritiy: no such field; the fields are source, processor"),
 }
 
@@ -223,6 +242,21 @@ REFUSED_BY_MEANING: dict[str, tuple[object, str]] = {
     "a command beyond its program": (
         {**BAM, "processor": "command", "params": {"program": "cat", "arguments": "{source}", "shell": True}},
         "params: command knows no param 'shell'; it takes program, arguments",
+    ),
+    "an array whose elements are the same": ({**BAM, "array": 2}, "array: neither source nor params hold {index}"),
+    "one sum for many sources": ({**PARTED, "md5": "0" * 32}, "md5: the array has many sources"),
+    "an array under too deep a key": (
+        {**PARTED, "workflow_key": "/".join("abcdefgh")},
+        "workflow_key: that of an array has 7 segments",
+    ),
+    "an array under too long a key": (
+        {**PARTED, "workflow_key": "/".join(["a" * 125] * 4)},
+        "workflow_key: that of an array has 7 segments and 500",
+    ),
+    "itself as parent": ({**BAM, "workflow_key": "a", "depends_on": ["a"]}, "depends_on: names the job itself"),
+    "itself by the key that is derived": (
+        {**BAM, "depends_on": ["source/bam/" + "0" * 40, accepted(BAM).key]},
+        "depends_on: names the job itself",
     ),
     "an unknown pool": ({**BAM, "pool": "gpu"}, "pool: there is no pool 'gpu'; the pools are arm-large, default"),
 }
@@ -403,6 +437,22 @@ def test_an_object_that_cannot_be_a_job_is_refused_like_any_message(body: object
 def test_an_object_is_refused_where_its_pool_does_not_exist() -> None:
     with pytest.raises(Rejected, match="pool: there is no pool 'default'"):
         submission(json.dumps(object_created("a.bam")), 0.0, {"other": Pool("other", 1)}, HOSTS)
+
+
+# --- word of publish
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["", "{}", '{"recheck": []}', '{"recheck": ["a b"]}', '{"recheck": "a"}', '{"recheck": ["a"], "x": 1}', "[1]"],
+)
+def test_what_is_no_word_of_publish_is_read_as_a_message_and_refused(body: str) -> None:
+    assert to_recheck(body) == []
+    assert reason(body)
+
+
+def test_the_word_of_publish_names_the_jobs_to_judge() -> None:
+    assert to_recheck('{"recheck": ["a/v1", "b"]}') == ["a/v1", "b"]
 
 
 # --- whatever arrives

@@ -14,7 +14,7 @@ from fleetcap.adapters.system import LineLog
 from fleetcap.fleet import Fleet
 from fleetcap.scrub import scrubbed, scrubbed_field
 from handlers.intake import Intake
-from tests.fakes import FakeCache
+from tests.fakes import FakeCache, FakeRechecks
 
 KEY_ID = "AKIA" + "IOSFODNN7EXAMPLE"
 SECRET_KEY = "wJalrXUtnFEMI/K7MDENG" + "/bPxRfiCYEXAMPLEKEY"
@@ -137,7 +137,7 @@ class _BrokenCache(FakeCache):
 @pytest.mark.parametrize("text", [text for text, _ in SAID.values()], ids=SAID)
 def test_the_log_of_intake_keeps_it_to_itself(fleet: Fleet, deciders_log: io.StringIO, text: str) -> None:
     fleet = Fleet(fleet.pools, fleet.table, fleet.tasks, fleet.clock, handlers.log.log)
-    intake = Intake(fleet, _BrokenCache(), _Rejects(), frozenset())
+    intake = Intake(fleet, _BrokenCache(), _Rejects(), frozenset(), FakeRechecks())
     bodies = [{"source": text}, {"source": "s3://bucket/a.bam", "processor": text}, {"source": PRESIGNED}, {text: 1}]
     good = {"source": "s3://bucket/a.bam"}
     records = [

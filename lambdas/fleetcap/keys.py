@@ -1,8 +1,10 @@
 """The one module that spells names: environment variables, table keys, attributes, and the named conditions.
 
-The control table holds three kinds of items. A *slot* (`POOL#<pool>#<bank>` / `SLOT#<number>`) carries CAP, a *job*
-(`JOB#<workflow key>` / `JOB`) carries ONE-RUN; each has one function that writes it and one that reads it. A *share*
-(`SHARES#<pool>#<priority>` / `SHARE#<tenant>`) carries nothing but the order among tenants. A
+The control table holds two kinds of items that decide. A *slot* (`POOL#<pool>#<bank>` / `SLOT#<number>`) carries CAP, a
+*job* (`JOB#<workflow key>` / `JOB`) carries ONE-RUN; each has one function that writes it and one that reads it. Beside
+the slots of a pool's first bank lie its reservations and what people said of it. A *share* (`SHARES#<pool>#<priority>`
+/ `SHARE#<tenant>`) carries nothing but the order among tenants, an *edge* (`WAITS#<parent's key>` / `<its key>`)
+leads from a job to those that may wait for it. A
 conditional operation is a `Write`: what it sets, what it removes, and the condition under which it may. In expressions
 `#name` is the attribute of that name and `:name` a value.
 """
@@ -13,7 +15,7 @@ import json
 import re
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
@@ -27,6 +29,7 @@ from fleetcap.model import (
     JobStatus,
     Lease,
     Mode,
+    OnParentFailure,
     Override,
     Queued,
     Request,
@@ -47,6 +50,8 @@ ENV_REJECTED_QUEUE_URL: Final = "FLEETCAP_REJECTED_QUEUE_URL"
 ENV_SOURCE_HOSTS: Final = "FLEETCAP_SOURCE_HOSTS"
 ENV_EVENT_BUS: Final = "FLEETCAP_EVENT_BUS"
 ENV_UNPUBLISHED_QUEUE_URL: Final = "FLEETCAP_UNPUBLISHED_QUEUE_URL"
+ENV_EVENT_STATUSES: Final = "FLEETCAP_EVENT_STATUSES"
+ENV_INTAKE_QUEUE_URL: Final = "FLEETCAP_INTAKE_QUEUE_URL"
 ENV_SOURCE_RULES: Final = "FLEETCAP_SOURCE_RULES"
 ENV_PROCESSORS: Final = "FLEETCAP_PROCESSORS"
 ENV_METRICS: Final = "FLEETCAP_METRICS"
@@ -85,6 +90,11 @@ JOB_SK: Final = "JOB"
 POOL_SK: Final = "POOL"
 RESERVATION_SK: Final = "RESERVATION#"
 SLOT_SK: Final = "SLOT#"
+EDGES: Final = "WAITS"
+
+# --- the intake queue
+RECHECK: Final = "recheck"
+"""The one field of a message by which `publish` has jobs judged anew: a list of their keys."""
 
 Item = Mapping[str, Any]
 """An item as Python values: str, int, Decimal, bool, list."""
@@ -115,13 +125,24 @@ def job_key(key: str) -> dict[str, str]:
     return {TABLE_PK: f"JOB#{key}", TABLE_SK: JOB_SK}
 
 
+def edges_pk(parent: str) -> str:
+    """The partition of the edges that lead to a job's dependents."""
+    return f"{EDGES}#{parent}"
+
+
 def stream_filter(statuses: Sequence[str]) -> dict[str, Any]:
-    """Which records of the table's stream matter to `publish`: jobs that are now in one of these statuses.
+    """Which records of the table's stream matter to `publish`: jobs that ended, or are in one of these statuses.
 
     No filter can compare a record's two images, so whether the status is new is for the function to see.
     """
-    job = {"Keys": {TABLE_SK: {"S": [JOB_SK]}}, "NewImage": {"status": {"S": list(statuses)}}}
+    heard = [status for status in JOB_STATUSES if status in {*statuses, *ENDED_STATUSES}]
+    job = {"Keys": {TABLE_SK: {"S": [JOB_SK]}}, "NewImage": {"status": {"S": heard}}}
     return {"eventName": ["INSERT", "MODIFY"], "dynamodb": job}
+
+
+def waiting_pk(pool: str, shard: int) -> str:
+    """The index partition of jobs that wait for their parents."""
+    return f"WAITING#{pool}#{shard}"
 
 
 def queued_pk(pool: str, shard: int) -> str:
@@ -266,7 +287,7 @@ def job_item(job: Job, op: str) -> dict[str, Any]:
         "pool": job.pool,
         "priority": job.priority,
         "shard": job.shard,
-        "request": json.dumps(asdict(job.request), separators=(",", ":")),
+        "request": _request_text(job.request),
         "queued_at": _seconds(job.queued_at),
         "due_at": _seconds(job.due_at),
         OPEN_RANK: job.rank,
@@ -284,13 +305,31 @@ def job_item(job: Job, op: str) -> dict[str, Any]:
             "ended_at": _seconds(job.ended_at),
             TTL: int(job.ended_at) + limits.FINISHED_JOB_TTL_S,
         }
-    return {**item, OPEN_PK: queued_pk(job.pool, job.shard)}
+    waits = job.status is JobStatus.WAITING
+    return {**item, OPEN_PK: (waiting_pk if waits else queued_pk)(job.pool, job.shard)}
 
 
 @lru_cache(maxsize=256)
 def _request(text: str) -> Request:
     """A busy worker reads the same job every few seconds."""
-    return Request(**json.loads(text))
+    said = json.loads(text)
+    parents = tuple(said.pop(_PARENTS, ()))
+    choice = OnParentFailure(said.pop(_CHOICE, OnParentFailure.FAIL))
+    return Request(**said, depends_on=parents, on_parent_failure=choice)
+
+
+def _request_text(request: Request) -> str:
+    """Without what only a dependent says: most jobs are none, and every write of a job pays by its size."""
+    said = asdict(request)
+    if not request.depends_on:
+        del said[_PARENTS], said[_CHOICE]
+    said = {name: value for name, value in said.items() if value or name not in _OF_ARRAYS}
+    return json.dumps(said, separators=(",", ":"))
+
+
+_PARENTS: Final = "depends_on"
+_CHOICE: Final = "on_parent_failure"
+_OF_ARRAYS: Final = frozenset({"array", "first", "step", "part_of"})
 
 
 def _attempt_item(attempt: Attempt) -> dict[str, Any]:
@@ -346,11 +385,28 @@ def job_from(item: Item) -> Job:
         message=item.get("message", ""),
         error=item.get("error", ""),
         artifacts=tuple(item.get("artifacts", ())),
+        grown=bool(item.get("grown", False)),
+        counts=_counts(item["counts"]) if "counts" in item else None,
     )
 
 
+def _counts(said: Sequence[Any]) -> tuple[int, int, int]:
+    completed, failed, cancelled = map(int, said)
+    return completed, failed, cancelled
+
+
+def edge_item(parent: str, dependent: str, now: float) -> dict[str, Any]:
+    """That a job may wait for another. It says no more: whether it does stands on the dependent."""
+    return {TABLE_PK: edges_pk(parent), TABLE_SK: dependent, SCHEMA: SCHEMA_VERSION, TTL: int(now) + limits.EDGE_TTL_S}
+
+
+def dependent_from(item: Item) -> str:
+    """The dependent's key, of an edge."""
+    return str(item[TABLE_SK])
+
+
 def queued_from(item: Item) -> Queued:
-    """Read an index entry of a QUEUED job: keys and projected attributes only."""
+    """Read an index entry of a QUEUED or WAITING job: keys and projected attributes only."""
     return Queued(
         key=item[TABLE_PK].removeprefix("JOB#"),
         pool=item["pool"],
@@ -462,6 +518,10 @@ def names_in(*expressions: str) -> dict[str, str]:
 
 EXISTS: Final = Condition("it exists", f"attribute_exists(#{TABLE_PK})")
 ABSENT: Final = Condition("it does not exist", f"attribute_not_exists(#{TABLE_PK})")
+WHATEVER: Final = Condition(
+    "whatever stands there", f"attribute_exists(#{TABLE_PK}) OR attribute_not_exists(#{TABLE_PK})"
+)
+"""No guard: for what may be written over at any time."""
 
 
 def at_generation(generation: int) -> Condition:
@@ -500,6 +560,15 @@ def run_ended(run: int) -> Condition:
     )
 
 
+def run_waiting(run: int) -> Condition:
+    """The run that was read still waits for its parents."""
+    return Condition(
+        "the run as read is waiting",
+        "#run = :run AND #status = :waiting",
+        {":run": run, ":waiting": JobStatus.WAITING.value},
+    )
+
+
 def queued_at_attempt(job: Job) -> Condition:
     """Nobody has claimed the job since it was read."""
     return Condition(
@@ -507,6 +576,11 @@ def queued_at_attempt(job: Job) -> Condition:
         "#status = :queued AND #run = :run AND #attempt = :attempt",
         {":queued": JobStatus.QUEUED.value, ":run": job.run, ":attempt": job.attempt},
     )
+
+
+def unclaimed(job: Job) -> Condition:
+    """Nobody has moved the job on since it was read in the queue, or waiting for its parents."""
+    return run_waiting(job.run) if job.status is JobStatus.WAITING else queued_at_attempt(job)
 
 
 def running_at_attempt(job: Job) -> Condition:
@@ -753,6 +827,42 @@ def put_write(job: Job, replacing: Job | None, op: str) -> Put:
     return Put("put", job_item(job, op), run_ended(replacing.run) if replacing else ABSENT)
 
 
+def edge_write(parent: str, dependent: str, now: float) -> Put:
+    """Lead from a parent to a dependent, before that is put. Written anew it lives longer, and says the same."""
+    return Put("edge", edge_item(parent, dependent, now), WHATEVER)
+
+
+def unblock_write(waiting: Job, now: float, op: str, rank: str = "") -> Write:
+    """WAITING → QUEUED, due now, at its rank from the put or at this one. The run stays unblocked, whatever its parents
+    do later.
+    """
+    return Write(
+        "unblock",
+        job_key(waiting.key),
+        run_waiting(waiting.run),
+        {
+            "status": JobStatus.QUEUED.value,
+            "changes": waiting.changes + 1,
+            "due_at": _seconds(max(now, waiting.queued_at)),
+            OPEN_PK: queued_pk(waiting.pool, waiting.shard),
+            OPEN_RANK: rank or waiting.rank,
+            OP: op,
+        },
+    )
+
+
+def grow_write(array: Job) -> Write:
+    """All parts of a WAITING array have been put: from here on their ends are its own. Repeatable."""
+    return Write("grow", job_key(array.key), run_waiting(array.run), {"grown": True})
+
+
+def gather_write(array: Job, status: JobStatus, now: float, error: str, counts: tuple[int, int, int], op: str) -> Write:
+    """WAITING → COMPLETED | FAILED for an array whose elements have all ended."""
+    ended = finish_write(array, status, now, error, (), op)
+    sets = {**ended.sets, "counts": list(counts)}
+    return replace(ended, name="gather", condition=run_waiting(array.run), sets=sets)
+
+
 def claim_write(queued: Job, holder: Holder, now: float, op: str, task: str = "") -> Write:
     """QUEUED → RUNNING under the next attempt. `task` is the last part of the worker's task ARN."""
     return Write(
@@ -805,7 +915,7 @@ def finish_write(
     op: str,
     attempt: Attempt | None = None,
 ) -> Write:
-    """RUNNING → a final status, or QUEUED → FAILED or CANCELLED: `withdraw`, for a job that nobody has claimed.
+    """RUNNING → a final status, or QUEUED or WAITING → FAILED or CANCELLED: `withdraw`, for a job that nobody claimed.
 
     The job leaves the index, and the table some days later. `attempt` joins the history. On whatever clock it ends, a
     run does not end before it began: the message that began it must find itself answered.
@@ -815,7 +925,7 @@ def finish_write(
     return Write(
         "finish" if running else "withdraw",
         job_key(job.key),
-        running_at_attempt(job) if running else queued_at_attempt(job),
+        running_at_attempt(job) if running else unclaimed(job),
         {
             "status": status.value,
             "changes": job.changes + 1,

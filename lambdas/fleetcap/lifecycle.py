@@ -50,6 +50,7 @@ class StateChange:
     ran_s: Annotated[float | None, "seconds from claimed_at to ended_at; null without either"]
     supersedes: Annotated[str, "the id of the run that this one takes the place of; empty for a first run"] = ""
     correlation_id: Annotated[str, "what the producer tagged the job with, or else its message's id"] = ""
+    array: Annotated[str, "the key of the array, or of the part of one, that it belongs to; empty for others"] = ""
     tenant: Annotated[str, "whose job it is; empty where there are no tenants"] = ""
 
 
@@ -92,6 +93,7 @@ def _told(job: Job, before: Job | None, cache: str) -> StateChange:
         supersedes=job.supersedes,
         correlation_id=job.correlation_id,
         tenant=job.tenant,
+        array=job.request.part_of,
     )
 
 

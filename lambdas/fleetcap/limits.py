@@ -105,6 +105,24 @@ MAX_TIMEOUTS: Final = 2
 """How often an attempt may run into its timeout: a second try may meet a better day, a third would not."""
 DISPATCH_DEADLINE_S: Final = 14_400
 """A: how long a job may wait while its pool has room under the cap and no worker can be started."""
+PARENTS_MAX: Final = 20
+PARENTS_LIMIT_S: Final = 7 * 86_400
+"""How long a job may wait for its parents by default: one of them may never come."""
+PARENTS_LIMIT_MAX_S: Final = 14 * 86_400
+EDGE_TTL_S: Final = 28 * 86_400
+ANCESTORS_READ: Final = 200
+"""How many jobs are read at most to see whether one waits for itself."""
+RECHECK_KEYS: Final = 20
+"""Dependents a message: a batch of ten, with twenty parents each, is read well within a decider's time."""
+ARRAY_MAX: Final = 10_000
+ARRAY_STEP: Final = 50
+"""Elements of a part: an intake puts ten parts of them, each looked up in the cache, within its time."""
+ARRAY_KEY_CHARS: Final = 12
+"""What an element's or a part's key adds to that of its array."""
+WAITING_READ: Final = 5_000
+WAITING_PER_TICK: Final = 100
+WAITING_BUDGET_S: Final = 10
+"""How long one tick judges waiting jobs of a pool; the rest has its turn at a later one."""
 OVERDUE_READ: Final = 2_000
 OVERDUE_PER_TICK: Final = 200
 ATTEMPT_REASON_MAX_CHARS: Final = 200
@@ -184,6 +202,9 @@ assert QUEUE_VISIBILITY_S >= 6 * DECIDER_TIMEOUT_S, "AWS asks for six times the 
 assert QUEUE_RETENTION_S < FINISHED_JOB_TTL_S, "a redelivered message finds the run that answers it"
 assert DECIDER_TIMEOUT_S > 2 * LOOK_BUDGET_S, "a tick that looks for as long as it may still scales"
 assert TAGS_PER_MS >= 1_000 * TENANT_WEIGHT_MAX, "rounding takes less than a thousandth of any share"
+assert DECIDER_TIMEOUT_S > LOOK_BUDGET_S + 2 * WAITING_BUDGET_S, "and so does one that judges what waits for parents"
+assert PARENTS_LIMIT_S <= PARENTS_LIMIT_MAX_S
+assert PARENTS_LIMIT_MAX_S + QUEUE_RETENTION_S < EDGE_TTL_S, "an edge outlives every wait that it may end"
 assert OUTPUT_TAIL_LINES < OUTPUT_LINES_AT_ONCE < OUTPUT_LINES
 assert MISSING_IS_PROOF_S < ECS_CALL_TOKEN_LIFE_S
 assert CAP_MAX <= BANKS_MAX * BANK_SLOTS

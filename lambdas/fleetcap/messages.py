@@ -23,13 +23,15 @@ from pydantic import (
 
 from fleetcap import limits
 from fleetcap.catalog import PROCESSORS, processor_for, refusal
-from fleetcap.model import Job, Pool, Request, Submission
+from fleetcap.decide import arrays
+from fleetcap.model import Job, OnParentFailure, Pool, Request, Submission
 from fleetcap.sources import file_name, https_host, is_s3
 
 _SEGMENT: Final = r"[A-Za-z0-9][A-Za-z0-9._=@+-]{0,127}"
 _MD5: Final = r"^[0-9a-f]{32}$"
 WORKFLOW_KEY: Final = rf"^{_SEGMENT}(/{_SEGMENT}){{0,7}}$"
 
+Key = Annotated[str, StringConstraints(strict=True, max_length=limits.WORKFLOW_KEY_MAX_CHARS, pattern=WORKFLOW_KEY)]
 Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z_][A-Za-z0-9_-]{0,63}$")]
 Value = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, StringConstraints(max_length=1_024)]
 
@@ -57,6 +59,10 @@ def _known(processor: str) -> str:
 def _named_in_the_schema(schema: dict[str, Any]) -> None:
     """A deployment declares processors of its own, so their names are read when they are asked for."""
     schema["anyOf"] = [{"enum": list(PROCESSORS), "type": "string"}, {"type": "null"}]
+
+
+_ANY_POOL: Final = Pool("", 0)
+"""What a message asks of its pool does not matter to who looks at its other fields."""
 
 
 class Rejected(Exception):
@@ -135,6 +141,22 @@ class Message(BaseModel):
     timeout_s: Annotated[int, Field(strict=True, ge=1, le=limits.TIMEOUT_MAX_S)] | None = Field(
         default=None, description="Seconds that one attempt may take; as its pool says, if left out."
     )
+    depends_on: Annotated[tuple[Key, ...], Field(max_length=limits.PARENTS_MAX)] = Field(
+        default=(),
+        description="Workflow keys of jobs that must have ended before this one runs. One that is not known yet is "
+        "waited for.",
+        json_schema_extra={"uniqueItems": True},
+    )
+    on_parent_failure: OnParentFailure = Field(
+        default=OnParentFailure.FAIL,
+        description="What becomes of the job if one of them ends FAILED or CANCELLED: it fails too, or runs all the "
+        "same once all have ended.",
+    )
+    array: Annotated[int, Field(strict=True, ge=2, le=limits.ARRAY_MAX)] | None = Field(
+        default=None,
+        description="So many jobs, one for each value of {index} from 0 on in source and params. Their keys are this "
+        "one's with /index behind, and this one ends when all of them have.",
+    )
 
     @model_validator(mode="after")
     def _source_and_processor(self) -> Self:
@@ -152,6 +174,25 @@ class Message(BaseModel):
             raise ValueError(f"params: {sentence}")
         return self
 
+    @model_validator(mode="after")
+    def _elements(self) -> Self:
+        if not self.array:
+            return self
+        if not arrays.varies(self.request(_ANY_POOL)):
+            raise ValueError("array: neither source nor params hold {index}, so all its jobs would be the same")
+        if self.md5 and arrays.INDEX in self.source:
+            raise ValueError("md5: the array has many sources, and this is the sum of one")
+        key = self.key()
+        if key.count("/") > 6 or len(key) + limits.ARRAY_KEY_CHARS > limits.WORKFLOW_KEY_MAX_CHARS:  # noqa: PLR2004
+            raise ValueError("workflow_key: that of an array has 7 segments and 500 characters at most")
+        return self
+
+    @model_validator(mode="after")
+    def _parents(self) -> Self:
+        if len(set(self.depends_on)) < len(self.depends_on):
+            raise ValueError("depends_on: names a job twice")
+        return self
+
     def request(self, pool: Pool) -> Request:
         """The part of the message that the worker acts on; what it leaves open is as in its pool."""
         return Request(
@@ -162,6 +203,9 @@ class Message(BaseModel):
             self.max_attempts or pool.max_attempts,
             self.timeout_s or pool.job_timeout_s,
             pool.max_interruptions,
+            self.depends_on,
+            self.on_parent_failure if self.depends_on else OnParentFailure.FAIL,
+            self.array or 0,
         )
 
     @property
@@ -177,7 +221,14 @@ class Message(BaseModel):
         """
         if self.workflow_key:
             return self.workflow_key
-        parts = [self.source, self.md5 or "", self.processor_name, self.params, *([etag] if etag else [])]
+        parts = [
+            self.source,
+            self.md5 or "",
+            self.processor_name,
+            self.params,
+            *([etag] if etag else []),
+            *([self.array] if self.array else []),
+        ]
         identity = json.dumps(parts, sort_keys=True)
         return f"source/{self.processor_name}/{sha256(identity.encode()).hexdigest()[:40]}"
 
@@ -199,6 +250,8 @@ def submission(
         raise Rejected(f"pool: there is no pool {message.pool!r}; the pools are {', '.join(sorted(pools))}")
     if message.source.startswith("https:") and (host := https_host(message.source)) not in source_hosts:
         raise Rejected(f"source: the host {host} is not on the allow-list (source_hosts)")
+    if message.key(etag) in message.depends_on:
+        raise Rejected("depends_on: names the job itself")
     return Submission(
         message.key(etag),
         message.pool,
@@ -214,6 +267,8 @@ def submission(
 def again(job: Job, force: bool = False) -> dict[str, Any]:
     """The message that asks for another run of a job, as its snapshot says. Sent after the run's end, it begins one."""
     request = job.request
+    if request.array and request.part_of:
+        raise ValueError(f"{job.key} is a part of the array {request.part_of}; ask for another run of that")
     message = Message(
         source=request.source,
         processor=request.processor,
@@ -227,8 +282,28 @@ def again(job: Job, force: bool = False) -> dict[str, Any]:
         force=force or job.since > 0,
         correlation_id=job.correlation_id or None,
         tenant=job.tenant or None,
+        depends_on=request.depends_on,
+        on_parent_failure=request.on_parent_failure,
+        array=request.array or None,
     )
     return message.model_dump(mode="json", exclude_none=True)
+
+
+class _Recheck(BaseModel):
+    """Word of `publish`: a parent of these jobs has ended."""
+
+    model_config = ConfigDict(extra="forbid")
+    recheck: list[Key]
+
+
+def to_recheck(body: str) -> list[str]:
+    """The keys of jobs that are to be judged anew, if that is what the message says; else none."""
+    if not body.startswith('{"recheck":'):  # spares every other message a second reading
+        return []
+    try:
+        return _Recheck.model_validate_json(body).recheck
+    except ValidationError:
+        return []
 
 
 def _read(body: str) -> tuple[Message, str]:
@@ -248,7 +323,7 @@ def sentence(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         return f"{where[:64]}: no such field; the fields are {', '.join(Message.model_fields)}"
     if first["type"] == "string_pattern_mismatch":
-        text = _PATTERNS_IN_WORDS.get(where, text)
+        text = _PATTERNS_IN_WORDS.get("workflow_key" if first["loc"][:1] == ("depends_on",) else where, text)
     if first["loc"][:1] == ("params",) and where != "params":
         where, text = "params", _PARAMS_IN_WORDS
     return (f"{where}: {text}" if where else text)[: limits.ERROR_MAX_CHARS]

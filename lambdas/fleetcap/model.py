@@ -20,8 +20,12 @@ class SlotState(StrEnum):
 
 
 class JobStatus(StrEnum):
-    """QUEUED → RUNNING → COMPLETED | FAILED | CANCELLED, and RUNNING → QUEUED on a retry or an interruption."""
+    """QUEUED → RUNNING → COMPLETED | FAILED | CANCELLED, and RUNNING → QUEUED on a retry or an interruption.
 
+    A job that depends on others begins as WAITING, and is QUEUED, FAILED or CANCELLED from there.
+    """
+
+    WAITING = "WAITING"
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
     COMPLETED = "COMPLETED"
@@ -44,6 +48,15 @@ class Mode(StrEnum):
     """The same, and workers leave once they have nothing to do."""
     STOPPED = "stopped"
     """The same, and every task is stopped; its jobs go back."""
+
+
+class OnParentFailure(StrEnum):
+    """What becomes of a job of whose parents one ended FAILED or CANCELLED."""
+
+    FAIL = "fail"
+    """It fails as well."""
+    RUN = "run"
+    """It runs once all its parents have ended, however they did."""
 
 
 class FailureClass(StrEnum):
@@ -137,6 +150,7 @@ class Pool:
 
     `active_jobs_max` is the number of active jobs from which on new ones are refused; 0: none are. With `fair_shares`
     tenants of equal priority share the pool by `tenant_weights`, 1 where one has none; else jobs go by age.
+    `parents_limit_s` bounds the wait for parents.
     """
 
     name: str
@@ -158,6 +172,7 @@ class Pool:
     max_interruptions: int = limits.MAX_INTERRUPTIONS
     fair_shares: bool = False
     tenant_weights: Mapping[str, int] = field(default_factory=dict)
+    parents_limit_s: float = limits.PARENTS_LIMIT_S
     mode: Mode = Mode.OPEN
     reason: str = ""
     version: int = 0
@@ -297,6 +312,17 @@ class Request:
     max_attempts: int = limits.MAX_ATTEMPTS
     timeout_s: int = limits.JOB_TIMEOUT_S
     max_interruptions: int = limits.MAX_INTERRUPTIONS
+    depends_on: tuple[str, ...] = ()
+    """The workflow keys of its parents: it waits until all of them have ended."""
+    on_parent_failure: OnParentFailure = OnParentFailure.FAIL
+    array: int = 0
+    """How many elements it stands for; 0 for a job that runs by itself."""
+    first: int = 0
+    """The index of the first of them."""
+    step: int = 0
+    """How many of them each of its parts stands for: 1 where these are the elements themselves."""
+    part_of: str = ""
+    """The key of the array, or of the part of one, that it belongs to."""
 
 
 @dataclass(frozen=True)
@@ -365,6 +391,10 @@ class Job:
     message: str = ""
     error: str = ""
     artifacts: tuple[str, ...] = ()
+    grown: bool = False
+    """Of an array: all its parts have been put."""
+    counts: tuple[int, int, int] | None = None
+    """Of an array that ended: how many elements completed, failed, were cancelled."""
 
     @property
     def ended(self) -> bool:
@@ -407,7 +437,10 @@ class Job:
 
 @dataclass(frozen=True)
 class Queued:
-    """A QUEUED job as the lagging `open` index shows it: enough to decide who comes next, not enough to claim."""
+    """A QUEUED job as the lagging `open` index shows it: enough to decide who comes next, not enough to claim.
+
+    A WAITING one is shown alike, in a partition of its own.
+    """
 
     key: str
     pool: str
@@ -416,6 +449,11 @@ class Queued:
     attempt: int
     queued_at: float
     due_at: float
+
+    @property
+    def runnable_at(self) -> float:
+        """Since when it waits for capacity: a job may have waited for its parents, or for its next attempt, before."""
+        return max(self.queued_at, self.due_at)
 
 
 @dataclass(frozen=True)

@@ -141,11 +141,34 @@ class Jobs(Protocol):
     def running(self, pool: Pool, banks: Iterable[int] | None = None) -> list[Running]:
         """The RUNNING jobs on these banks of a pool's slots (None: on all), from the lagging index."""
 
+    def waiting(self, pool: Pool, limit: int) -> list[Queued]:
+        """The first `limit` jobs that wait for their parents, by rank, from the lagging index."""
+
     def active(self, pool: Pool, most: int) -> int:
         """How many jobs of a pool are QUEUED or RUNNING, from the lagging index; it stops counting at `most`."""
 
+    def lead(self, parents: Iterable[str], dependent: str, now: float) -> None:
+        """Write the edges by which the end of each parent finds the dependent. Repeatable."""
+
+    def dependents(self, parent: str) -> list[str]:
+        """Every key that an edge leads to, strongly consistent: who may wait for this job, or once did."""
+
+    def unblock(self, waiting: Job, now: float, op: str, rank: str = "") -> Job | None:
+        """This run, WAITING → QUEUED, due now; the job as it stands then. None: somebody has moved it on.
+
+        `rank` is its place in the queue; "" for that of its put.
+        """
+
     def put(self, job: Job, replacing: Job | None, op: str) -> bool:
         """Absent, or the finished run that was read → this run. False: somebody was first."""
+
+    def grow(self, array: Job) -> bool:
+        """This run, WAITING → all its parts have been put. False: it has ended meanwhile."""
+
+    def gather(
+        self, array: Job, status: JobStatus, now: float, error: str, counts: tuple[int, int, int], op: str
+    ) -> bool:
+        """This run, WAITING → the final status of an array, with how many completed, failed, were cancelled."""
 
     def claim(self, queued: Job, holder: Holder, now: float, op: str, task: str = "") -> Job | None:
         """QUEUED at the attempt as read → RUNNING, attempt + 1, holder. None: somebody else has it."""
@@ -168,7 +191,7 @@ class Jobs(Protocol):
         op: str,
         attempt: Attempt | None = None,
     ) -> bool:
-        """RUNNING under this attempt, or QUEUED at the attempt as read → the final status."""
+        """RUNNING under this attempt, QUEUED at the attempt as read, or WAITING in this run → the final status."""
 
     def requeue(self, running: Job, due_at: float, error: str, attempt: Attempt, op: str) -> bool:
         """RUNNING under this attempt and holder, who is dead or asks himself; not to be cancelled → QUEUED."""
@@ -229,6 +252,13 @@ class Rejects(Protocol):
 
     def reject(self, body: str, reason: str, message_id: str) -> None:
         """Keep the message, truncated where it is too large, with one sentence of reason."""
+
+
+class Rechecks(Protocol):
+    """The way to have jobs judged anew."""
+
+    def recheck(self, dependents: Sequence[str]) -> None:
+        """Have intake judge these keys once more. Raises where that is not certain; repeatable."""
 
 
 class Bus(Protocol):

@@ -1,22 +1,26 @@
-"""A batch of messages arrives; each joins a run, is answered by one, begins one, or is rejected with its reason."""
+"""A batch of messages arrives; each joins a run, is answered by one, begins one, or is rejected with its reason.
+
+Word that a parent has ended comes by the same queue, and has the jobs that wait for it judged anew.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from fleetcap import keys, limits, wiring
+from fleetcap import dependencies, jobs, keys, limits, wiring
 from fleetcap.adapters.cache import S3Cache
+from fleetcap.adapters.rechecks import SqsRechecks
 from fleetcap.adapters.rejects import SqsRejects
 from fleetcap.catalog import artifact_keys
-from fleetcap.decide import admit
+from fleetcap.decide import admit, arrays
 from fleetcap.fleet import Fleet
-from fleetcap.messages import Rejected, submission
-from fleetcap.model import Job, JobStatus, Pool, Submission
-from fleetcap.ports import Cache, Rejects
+from fleetcap.messages import Rejected, submission, to_recheck
+from fleetcap.model import Job, JobStatus, Pool, Request, Submission
+from fleetcap.ports import Cache, Rechecks, Rejects
 from handlers.log import log
 
 
@@ -30,17 +34,18 @@ class _Seen:
 
 @dataclass
 class _Arrival:
-    """An accepted message on its way in. `seen` is None where it has to look anew."""
+    """An accepted message on its way in. `seen` is None where it has to look anew; a part of an array has no record."""
 
-    record: dict[str, Any]
     accepted: Submission
     seen: _Seen | None
+    record: dict[str, Any] = field(default_factory=dict)
     tag: int | None = None
 
     @property
     def draws(self) -> bool:
-        """It will begin a run, as far as was seen."""
-        return self.seen is not None and isinstance(self.seen.decision, admit.Enqueue)
+        """It will begin a run that may be run at once, as far as was seen."""
+        begins = self.seen is not None and isinstance(self.seen.decision, admit.Enqueue)
+        return begins and _first_status(self.accepted) is JobStatus.QUEUED
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Intake:
     cache: Cache
     rejects: Rejects
     source_hosts: frozenset[str]
+    rechecks: Rechecks
+    array_step: int = limits.ARRAY_STEP
 
     def handle(self, event: dict[str, Any]) -> dict[str, Any]:
         """Take in an SQS batch. Only messages that could not be settled are reported back, to be delivered again.
@@ -63,11 +70,16 @@ class Intake:
         unsettled: list[str] = []
         for record in event["Records"]:
             with self._apart(record, unsettled):
-                arrivals.append(self._arrival(record, arrivals))
+                if dependents := to_recheck(record["body"]):
+                    for key in dependents:
+                        queued += self._settled(key)
+                else:
+                    arrivals.append(self._arrival(record, arrivals))
         self._draw(arrivals)
         for arrival in arrivals:
             with self._apart(arrival.record, unsettled):
-                queued += self._take(arrival)
+                for job in self._take(arrival):
+                    queued.append(job)  # kept even if the next one fails
         self._scale(queued)
         self.fleet.log("took in", records=len(event["Records"]), began_at=began_at, ended_at=self.fleet.clock.now())
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in unsettled]}
@@ -91,11 +103,11 @@ class Intake:
         sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
         accepted = submission(record["body"], sent_at, self.fleet.pools, self.source_hosts, record["messageId"])
         alone = all(other.accepted.key != accepted.key for other in earlier)
-        return _Arrival(record, accepted, self._look(accepted) if alone else None)
+        return _Arrival(accepted, self._look(accepted) if alone else None, record)
 
     def _look(self, accepted: Submission) -> _Seen:
         standing = self.fleet.table.job(accepted.key)
-        asks_cache = not accepted.force and (standing is None or standing.ended)
+        asks_cache = not (accepted.force or accepted.request.array) and (standing is None or standing.ended)
         cached = asks_cache and self.cache.has_all(_results(accepted))
         return _Seen(standing, admit.admit(standing, accepted.sent_at, cached, accepted.force))
 
@@ -116,8 +128,8 @@ class Intake:
         for arrival in arrivals:
             arrival.tag = tags[arrival.accepted.tenant].pop(0)
 
-    def _take(self, arrival: _Arrival) -> list[Job]:
-        """The job that the message leaves QUEUED and without a worker, if any."""
+    def _take(self, arrival: _Arrival) -> Iterator[Job]:
+        """The jobs that the message leaves QUEUED and without a worker, if any."""
         job, decision = self._admit(arrival)
         self.fleet.log(
             "admitted",
@@ -127,7 +139,64 @@ class Intake:
             job=job.id,
             decision=type(decision).__name__,
         )
-        return [job] if admit.asks_for_capacity(decision, job, self.fleet.clock.now()) else []
+        if job.status is JobStatus.WAITING:
+            yield from self._settled(job.key)
+        elif job.request.array:
+            yield from self._grown(job)
+        elif admit.asks_for_capacity(decision, job, self.fleet.clock.now()):
+            yield job
+
+    def _settled(self, key: str) -> Iterator[Job]:
+        """Judge a job if it waits for others; itself, if it is QUEUED then and needs somebody to see to it."""
+        job, unblocked = dependencies.settle(self.fleet, key)
+        if job and job.request.array:
+            yield from self._grown(job)
+        elif job and (unblocked or admit.asks_for_capacity(admit.Attach(job), job, self.fleet.clock.now())):
+            yield job
+
+    # --- arrays
+
+    def _grown(self, array: Job) -> Iterator[Job]:
+        """Put the parts of an array that has not grown; those that need a worker. Those of a cancelled one are ended.
+
+        Each part is admitted as if its own message had been sent when the array was put, so all of it may repeat.
+        """
+        if array.status is JobStatus.CANCELLED:
+            self._cancel_parts(array)
+        if array.status is not JobStatus.WAITING or array.grown:
+            return
+        parts = [self._part(array, key, request) for key, request in arrays.parts(array)]
+        self._draw(parts)
+        inner: list[str] = []
+        for part in parts:
+            job, decision = self._admit(part)
+            if job.request.array:
+                inner.append(job.key)
+            elif job.status is JobStatus.WAITING:
+                yield from self._settled(job.key)
+            elif admit.asks_for_capacity(decision, job, self.fleet.clock.now()):
+                yield job
+        if inner:
+            self.rechecks.recheck(inner)
+        self.fleet.log("grown", key=array.key, job=array.id, parts=len(parts))
+        if self.fleet.table.grow(array):
+            dependencies.settle(self.fleet, array.key)
+        elif (standing := self.fleet.table.job(array.key)) and standing.status is JobStatus.CANCELLED:
+            self._cancel_parts(standing)
+
+    def _part(self, array: Job, key: str, request: Request) -> _Arrival:
+        forced, found_by = array.since > 0, array.correlation_id
+        part = Submission(
+            key, array.pool, array.priority, request, array.queued_at, forced, found_by, tenant=array.tenant
+        )
+        return _Arrival(part, self._look(part))
+
+    def _cancel_parts(self, array: Job) -> None:
+        """End what an array that was cancelled has put: who has ended stays so, and a part goes on with its own."""
+        for key in arrays.part_keys(array):
+            jobs.cancel(self.fleet.table, self.fleet.clock, key, f"with the array {array.key}")
+
+    # --- runs
 
     def _admit(self, arrival: _Arrival) -> tuple[Job, admit.Admission]:
         """The job that answers the message, and the decision that made it so."""
@@ -142,15 +211,17 @@ class Intake:
                     if not ends and self._ceiling_reached(accepted, seen.standing):
                         continue
                     job = self._new_run(accepted, replacing, self._rank(arrival, ends), ends)
+                    parents = () if job.ended or job.request.array else job.request.depends_on
+                    self.fleet.table.lead(parents, job.key, self.fleet.clock.now())  # who ends now finds it
                     if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
                         return job, seen.decision
         raise TimeoutError(f"{accepted.key} changed under each of {limits.ADMIT_ROUNDS} attempts to put it")
 
     def _rank(self, arrival: _Arrival, ends: bool) -> str:
-        """The new run's place in the queue: by age, or by its tenant's tag. One that ends at once needs no tag."""
+        """The new run's place in the queue: by age, or by its tenant's tag. One that cannot run yet draws it later."""
         accepted = arrival.accepted
         pool = self.fleet.pools[accepted.pool]
-        if ends or not pool.fair_shares:
+        if ends or not pool.fair_shares or _first_status(accepted) is not JobStatus.QUEUED:
             return keys.rank_of(accepted.key, accepted.priority, self.fleet.clock.now())
         if arrival.tag is None:
             self._draw_level(pool, accepted.priority, [arrival])
@@ -163,7 +234,7 @@ class Intake:
         """
         pool = self.fleet.pools[accepted.pool]
         most = pool.active_jobs_max
-        if not most or self.fleet.table.active(pool, most) < most:
+        if not most or accepted.request.part_of or self.fleet.table.active(pool, most) < most:
             return False
         if self.fleet.table.job(accepted.key) != standing:
             return True
@@ -174,13 +245,15 @@ class Intake:
 
     def _new_run(self, accepted: Submission, replacing: Job | None, rank: str, ended: bool) -> Job:
         now = self.fleet.clock.now()
+        if accepted.request.part_of:
+            now = max(now, accepted.sent_at)  # on whatever clock: its end must answer the array that asked for it
         return Job(
             key=accepted.key,
             run=replacing.run + 1 if replacing else 1,
-            status=JobStatus.COMPLETED if ended else JobStatus.QUEUED,
+            status=JobStatus.COMPLETED if ended else _first_status(accepted),
             pool=accepted.pool,
             priority=accepted.priority,
-            request=accepted.request,
+            request=self._divided(accepted.request),
             shard=keys.shard_of(accepted.key, self.fleet.pools[accepted.pool].shards),
             rank=rank,
             attempt=replacing.attempt if replacing else 0,
@@ -195,6 +268,12 @@ class Intake:
             artifacts=_results(accepted) if ended else (),
         )
 
+    def _divided(self, request: Request) -> Request:
+        """A new array decides once and for all what its parts are."""
+        if not request.array or request.step:
+            return request
+        return replace(request, step=arrays.step(request.array, self.array_step))
+
     def _scale(self, queued: Collection[Job]) -> None:
         """Ask for capacity, pool by pool. Where that fails the jobs are safe in the table, and the tick asks again."""
         for pool in self.fleet.pools.values():
@@ -206,6 +285,11 @@ class Intake:
                 self.fleet.log("not scaled", pool=pool.name, error=repr(error))
 
 
+def _first_status(accepted: Submission) -> JobStatus:
+    waits = accepted.request.depends_on or accepted.request.array
+    return JobStatus.WAITING if waits else JobStatus.QUEUED
+
+
 def _results(accepted: Submission) -> tuple[str, ...]:
     return artifact_keys(accepted.key, accepted.request.processor)
 
@@ -215,7 +299,8 @@ def _wired() -> Intake:
         wiring.s3_client(), wiring.setting(keys.ENV_CACHE_BUCKET), wiring.setting(keys.ENV_CACHE_PREFIX, "")
     )
     rejects = SqsRejects(wiring.sqs_client(), wiring.setting(keys.ENV_REJECTED_QUEUE_URL))
-    return Intake(wiring.fleet(log), cache, rejects, wiring.source_hosts())
+    rechecks = SqsRechecks(wiring.sqs_client(), wiring.setting(keys.ENV_INTAKE_QUEUE_URL))
+    return Intake(wiring.fleet(log), cache, rejects, wiring.source_hosts(), rechecks)
 
 
 _intake: Intake | None = None

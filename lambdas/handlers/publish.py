@@ -1,30 +1,40 @@
-"""The table's stream tells what became of jobs; each change of status is an event on the deployment's bus.
+"""The table's stream tells what became of jobs; each change of status is an event, and each end is told to dependents.
 
 So whoever wrote the change, however it died right after, the event follows: the table is the outbox. A record that
-comes again, because of a lost answer or a neighbour that failed, is the same event under the same sequence.
+comes again, because of a lost answer or a neighbour that failed, is the same event under the same sequence. Those who
+wait for a job that ended are named to intake, which judges them; nothing is decided here.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from fleetcap import keys, wiring
 from fleetcap.adapters.bus import EventBus
 from fleetcap.adapters.dynamo import unpack
+from fleetcap.adapters.rechecks import SqsRechecks
 from fleetcap.adapters.rejects import SqsRejects
 from fleetcap.lifecycle import StateChange, detail, state_change
-from fleetcap.ports import Bus, Log, Rejects
+from fleetcap.model import JobStatus
+from fleetcap.ports import Bus, Jobs, Log, Rechecks, Rejects
 from handlers.log import log
 
 
 @dataclass(frozen=True)
 class Publish:
-    """The decider with its ports. `cache` stands in front of artifact keys; `unreadable` keeps what no event tells."""
+    """The decider with its ports. `cache` stands in front of artifact keys; `unreadable` keeps what no event tells.
+
+    `told` are the statuses of which there are events; that jobs ended is heard in any case.
+    """
 
     bus: Bus
     unreadable: Rejects
+    table: Jobs
+    rechecks: Rechecks
+    told: frozenset[str]
     cache: str
     log: Log
 
@@ -44,11 +54,34 @@ class Publish:
             except Exception as error:  # its neighbours must not suffer
                 self.log("not put aside", record=number, error=repr(error))
                 failed.append(number)
-        answers = self.bus.publish([detail(change) for change in changes.values()])
-        for (number, change), refusal in zip(changes.items(), answers, strict=True):
+        failed += self._wake(changes)
+        told = {number: change for number, change in changes.items() if change.status in self.told}
+        answers = self.bus.publish([detail(change) for change in told.values()])
+        for (number, change), refusal in zip(told.items(), answers, strict=True):
             self._tell(number, change, refusal)
             failed += [number] if refusal else []
-        return {"batchItemFailures": [{"itemIdentifier": number} for number in failed]}
+        return {"batchItemFailures": [{"itemIdentifier": number} for number in dict.fromkeys(failed)]}
+
+    def _wake(self, changes: Mapping[str, StateChange]) -> list[str]:
+        """Have those judged whom the end of a job concerns; the records for which that is not certain."""
+        ended = {number: change for number, change in changes.items() if change.status.ended}
+        try:
+            found = [key for change in ended.values() for key in self._concerned(change)]
+            if found:
+                self.rechecks.recheck(list(dict.fromkeys(found)))
+        except Exception as error:  # their events must not suffer
+            self.log("dependents not told", keys=[change.workflow_key for change in ended.values()], error=repr(error))
+            return list(ended)
+        return []
+
+    def _concerned(self, change: StateChange) -> list[str]:
+        """Who depends on it, what it is a part of, and itself if it may be an array with parts that are to end."""
+        found = self.table.dependents(change.workflow_key)
+        if change.array:
+            found.append(change.array)
+        if change.status is JobStatus.CANCELLED and change.old_status is JobStatus.WAITING:
+            found.append(change.workflow_key)
+        return found
 
     def _change(self, record: dict[str, Any], number: str) -> StateChange | None:
         """What the record says. One that cannot be read never can: it is put aside, and the stream goes on."""
@@ -80,7 +113,9 @@ def _wired() -> Publish:
     bus = EventBus(wiring.events_client(), wiring.setting(keys.ENV_EVENT_BUS))
     unreadable = SqsRejects(wiring.sqs_client(), wiring.setting(keys.ENV_UNPUBLISHED_QUEUE_URL))
     cache = f"s3://{wiring.setting(keys.ENV_CACHE_BUCKET)}/{wiring.setting(keys.ENV_CACHE_PREFIX, '')}"
-    return Publish(bus, unreadable, cache, log)
+    rechecks = SqsRechecks(wiring.sqs_client(), wiring.setting(keys.ENV_INTAKE_QUEUE_URL))
+    told = frozenset(wiring.setting(keys.ENV_EVENT_STATUSES).split(","))
+    return Publish(bus, unreadable, wiring.control_table(), rechecks, told, cache, log)
 
 
 _publish: Publish | None = None

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
-from fleetcap import limits, watch, wiring
+from fleetcap import dependencies, limits, watch, wiring
 from fleetcap.decide import capacity, launch, recover, standby, sweep
 from fleetcap.fleet import Fleet, Standing
 from fleetcap.model import FailureClass, Pool, Slot
@@ -125,6 +125,11 @@ def _end_the_overdue(fleet: Fleet, standing: Standing) -> None:
     fleet.end_overdue(standing.pool, standing.slots)
 
 
+def _judge_the_waiting(fleet: Fleet, standing: Standing) -> None:
+    """Jobs whose parents have ended while nobody heard of it."""
+    dependencies.settle_some(fleet, fleet.pools[standing.pool.name])
+
+
 def _scale(fleet: Fleet, standing: Standing) -> None:
     """Capacity for all that waits, on new readings: the steps before may have freed slots. For a bounded time.
 
@@ -137,7 +142,15 @@ def _scale(fleet: Fleet, standing: Standing) -> None:
             return
 
 
-STEPS: Final = (_fit_the_cap, _requeue_orphans, _look_at_the_doubtful, _tell_workers, _end_the_overdue, _scale)
+STEPS: Final = (
+    _fit_the_cap,
+    _requeue_orphans,
+    _look_at_the_doubtful,
+    _tell_workers,
+    _end_the_overdue,
+    _judge_the_waiting,
+    _scale,
+)
 
 _fleet: Fleet | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from fleetcap import keys
@@ -54,6 +55,13 @@ DECISIONS: Final = (
     "log ended Cancel",
     "cancelled while QUEUED",
     "cancelled while RUNNING",
+    "cancelled while WAITING",
+    "log judged Unblock",
+    "log judged Fail",
+    "log judged Wait",
+    "log grown",
+    "log gathered COMPLETED",
+    "log gathered FAILED",
     "turned away at the ceiling",
     "log leaving",
     "launch Started",
@@ -70,6 +78,7 @@ DELIVERIES: Final = (
     "trouble: a tick did not come",
     "trouble: an event was late",
     "trouble: an event was lost",
+    "trouble: the stream gave up on an end",
 )
 UNREACHABLE: Final = {
     "refused retire: it exists": "slots are never deleted",
@@ -110,6 +119,12 @@ def operations() -> Iterator[keys.Write | keys.Put]:
     yield keys.heartbeat_write(running, 0.0, "sort", 0.5, "")
     yield keys.finish_write(running, JobStatus.COMPLETED, 0.0, "", (), "op")
     yield keys.cancel_write(running, "why")
+    waiting = replace(job, status=JobStatus.WAITING)
+    yield keys.edge_write("parent", "key", 0.0)
+    yield keys.unblock_write(waiting, 0.0, "op")
+    yield keys.grow_write(waiting)
+    yield keys.gather_write(waiting, JobStatus.FAILED, 0.0, "", (0, 1, 0), "op")
+    yield keys.finish_write(waiting, JobStatus.FAILED, 0.0, "", (), "op")
     yield keys.finish_write(job, JobStatus.CANCELLED, 0.0, "", (), "op")
     yield keys.requeue_write(running, 0.0, "", attempt, "op")
     yield keys.draw_write("default", 5, "tenant", 0, 1, 1, 0.0)
@@ -122,6 +137,7 @@ def guards() -> list[tuple[str, str]]:
         (write.name, clause.name): None
         for write in operations()
         for clause in write.condition.clauses or (write.condition,)
+        if clause is not keys.WHATEVER
     }
     return list(found)
 

@@ -11,13 +11,17 @@ from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
 
+from boto3.dynamodb.types import TypeSerializer
+
 from fleetcap import jobs, keys, limits, pools
 from fleetcap.adapters.control_table import Reply, StoredControlTable
+from fleetcap.adapters.rechecks import SqsRechecks
 from fleetcap.catalog import artifact_keys
 from fleetcap.fleet import Fleet
 from fleetcap.model import Lease, Mode, Pool, Reservation, TaskStatus
 from handlers import task_state, tick
 from handlers.intake import Intake
+from handlers.publish import Publish
 from local.fargate.tasks import Status
 from local.memory.ecs import MemoryEcs, MemoryTask
 from local.memory.items import remembering
@@ -39,8 +43,10 @@ from local.simulator.ports import (
     RUN_TASK,
     TABLE_WRITES,
     WRITES,
+    Bus,
     Cache,
     Ecs,
+    IntakeQueue,
     NoAnswer,
     Rejects,
     SimulatedChildren,
@@ -83,6 +89,18 @@ CALM_AFTER_S: Final = 200.0
 """How long what was begun in bad times may still be under way."""
 
 CANCEL_TRIES: Final = 3
+
+STREAM_S: Final = 2.0
+"""How late the table's stream may tell on a good day."""
+
+SOMETIMES: Final = 0.2
+
+JUDGED_WITHIN_S: Final = STREAM_S + 8.0
+"""How long a job may wait after its last parent's end where nothing goes wrong: no tick is needed for it."""
+
+LIVE_S: Final = 300.0
+SLOW_S: Final = 0.5
+"""Where calls take longer than this, a tick does not get through all that waits."""
 
 STALE_S: Final = 60.0
 """How long DescribeTasks may lag."""
@@ -160,25 +178,13 @@ class History:
         truth.ecs = self.ecs = MemoryEcs(lambda: self.world.now, self._task_changed)
         truth.cap = plan.cap
         self.jobs = {each.job.key: each.job for each in plan.messages if each.job}
-        if plan.faultless:
-            count = len(self.jobs)
-            bound_s = plan.cold_start_s * 1.5 + LEAVES_S + 10.0
-            truth.pick_up_bound_s = bound_s if count <= plan.cap else 0.0
-        undisturbed = plan.lifetime_s == limits.LIFETIME_S and len(plan.caps) == 1 and not plan.words
-        if undisturbed and not any(each.kind is Trouble.IMAGE for each in plan.troubles):
-            # nobody is asked to leave its lanes empty
-            round_s = max(plan.look_s, plan.supervise_s if plan.lanes > 1 else 0.0)
-            truth.idle_bound_s = 2 * 1.2 * round_s + 1.0 + 12 * plan.latency_s + 2 * plan.skew_s
-            truth.calm_from = BEGAN_AT if plan.faultless else self.calm_at + CALM_AFTER_S
-        if plan.faultless:
-            truth.cancel_bound_s = (
-                limits.FENCE_CHECK_S + plan.supervise_s + limits.CHILD_TERM_S + 12 * plan.latency_s + 1.0
-            )
-        truth.dispatch_deadline_s, truth.waiting_limit_s = plan.dispatch_deadline_s, plan.waiting_limit_s
-        truth.live_within_s = plan.live_within_s and plan.live_within_s + plan.cold_start_s * 1.5 + LEAVES_S
+        self.jobs |= {each.key: each for job in list(self.jobs.values()) for each in job.elements}
+        self._hold_to_bounds(truth)
         self.items = WatchedItems(self.world, truth, self._lag)
         self.read = remembering()
         truth.read = self.read
+        if plan.linked:
+            self.items.stream = self._streamed
         self.rejected: list[str] = []
         self.wrong: list[str] = []
         for job in self.jobs.values():
@@ -194,6 +200,34 @@ class History:
         self._cap_before = plan.cap
         self._image, self._image_before, self._image_at = "1", "1", BEGAN_AT
         self._events_late_s = self._table_back_at = 0.0
+
+    def _hold_to_bounds(self, truth: Truth) -> None:
+        """How soon things must happen in a history of this kind."""
+        plan = self.plan
+        if plan.faultless:
+            count = len(self.jobs)
+            bound_s = plan.cold_start_s * 1.5 + LEAVES_S + 10.0
+            truth.pick_up_bound_s = bound_s if count <= plan.cap else 0.0
+        undisturbed = plan.lifetime_s == limits.LIFETIME_S and len(plan.caps) == 1 and not plan.words
+        if undisturbed and not any(each.kind is Trouble.IMAGE for each in plan.troubles):
+            # nobody is asked to leave its lanes empty
+            round_s = max(plan.look_s, plan.supervise_s if plan.lanes > 1 else 0.0)
+            truth.idle_bound_s = 2 * 1.2 * round_s + 1.0 + 12 * plan.latency_s + 2 * plan.skew_s
+            truth.calm_from = BEGAN_AT if plan.faultless else self.calm_at + CALM_AFTER_S
+        if plan.faultless:
+            truth.cancel_bound_s = (
+                limits.FENCE_CHECK_S + plan.supervise_s + limits.CHILD_TERM_S + 12 * plan.latency_s + 1.0
+            )
+        truth.dispatch_deadline_s, truth.waiting_limit_s = plan.dispatch_deadline_s, plan.waiting_limit_s
+        truth.parents = {key: (job.depends_on, job.on_parent_failure) for key, job in self.jobs.items()}
+        truth.elements = {key: [each.key for each in job.elements] for key, job in self.jobs.items() if job.array}
+        truth.parents_limit_s = plan.parents_limit_s
+        if plan.faultless:
+            truth.judged_within_s = JUDGED_WITHIN_S
+        elif plan.latency_s <= SLOW_S:
+            truth.judged_within_s = LIVE_S
+            truth.judged_from = BEGAN_AT + max([plan.calm_at, *(each.at + each.seconds for each in plan.troubles)])
+        truth.live_within_s = plan.live_within_s and plan.live_within_s + plan.cold_start_s * 1.5 + LEAVES_S
 
     def _dice(self, seed: int) -> tuple[Random, Random]:
         """Where chance comes from: how the world goes, and what goes wrong with calls."""
@@ -255,6 +289,8 @@ class History:
             (JOB_TIMEOUT_S if "hangs" in job.attempts else 0) + 4 * (job.duration_s + plan.cold_start_s + 30.0)
             for job in self.jobs.values()
         ) / (min(plan.caps) if len(self.jobs) > 12 else 1)  # noqa: PLR2004
+        if plan.linked:
+            work += len(self.jobs) * LIVE_S + plan.parents_limit_s * (plan.parents_limit_s < limits.PARENTS_LIMIT_S)
         missing = limits.MISSING_IS_PROOF_S + limits.STOPPED_TASKS_VISIBLE_S
         bound = limits.QUEUE_VISIBILITY_S + limits.SILENT_LAUNCHING_S + 2 * limits.BACKOFF_MAX_S + limits.STOP_TIMEOUT_S
         return BEGAN_AT + max(plan.calm_at, last) + late + missing + 2 * bound + work
@@ -313,6 +349,7 @@ class History:
             image=self._configured_image(),
             fair_shares=plan.fair_shares,
             tenant_weights=plan.tenant_weights,
+            parents_limit_s=plan.parents_limit_s,
         )
 
     def table_of(self, process: Process) -> StoredControlTable:
@@ -420,8 +457,14 @@ class History:
 
     def _take_in(self, process: Process, records: list[dict[str, Any]]) -> dict[str, Any]:
         caller = self.caller(process)
+        client: Any = IntakeQueue(caller, self._told)
         intake = Intake(
-            self.fleet(process), Cache(caller, self.truth), Rejects(caller, self.rejected, self.truth), frozenset()
+            self.fleet(process),
+            Cache(caller, self.truth),
+            Rejects(caller, self.rejected, self.truth),
+            frozenset(),
+            SqsRechecks(client, "intake"),
+            self.plan.array_step,
         )
         return intake.handle({"Records": records})
 
@@ -466,6 +509,10 @@ class History:
             body |= {"workflow_key": job.key, "max_attempts": job.max_attempts}
             if "hangs" in job.attempts:
                 body["timeout_s"] = JOB_TIMEOUT_S
+            if job.array:
+                body |= {"array": job.array, "source": "s3://bucket/file-{index}.bam"}
+            if job.depends_on:
+                body |= {"depends_on": job.depends_on, "on_parent_failure": job.on_parent_failure}
             if message.force:
                 body["force"] = True
                 self.truth.forced.setdefault(job.key, []).append(sent_at)
@@ -480,6 +527,52 @@ class History:
     def _duplicate(self, queue: Queue, record: dict[str, Any]) -> None:
         self.truth.seen["trouble: a duplicate delivery"] += 1
         queue.send(dict(record), 0.0)
+
+    # --- the stream
+
+    def _streamed(self, old: keys.Item | None, new: keys.Item) -> None:
+        """A job has ended: the table's stream tells `publish`, soon, perhaps twice, or gives up on it in the end."""
+        random = self.random
+        if random.random() < self.plan.stream_loses:
+            self.truth.seen["trouble: the stream gave up on an end"] += 1
+            return
+        self.names["record"] += 1
+        images = {name: _wired(item) for name, item in (("OldImage", old), ("NewImage", new)) if item}
+        record = {"dynamodb": {"SequenceNumber": str(self.names["record"]), **images}}
+        self.world.after(random.uniform(0.1, STREAM_S), partial(self._publish, record))
+        if not self.plan.faultless and random.random() < SOMETIMES:
+            self.world.after(random.uniform(0.1, 60.0), partial(self._publish, record))
+
+    def _publish(self, record: dict[str, Any]) -> None:
+        """The stream comes again and again until the function has done with the record."""
+        failed = True
+
+        def body(process: Process) -> None:
+            nonlocal failed
+            caller, log = self.caller(process), partial(self._hear_log, process)
+            client: Any = IntakeQueue(caller, self._told)
+            publish = Publish(
+                Bus(),
+                Rejects(caller, self.rejected, self.truth),
+                self.table_of(process),
+                SqsRechecks(client, "intake"),
+                frozenset(),
+                "s3://cache/",
+                log,
+            )
+            failed = bool(publish.handle({"Records": [record]})["batchItemFailures"])
+
+        def ended(_returned: bool) -> None:
+            if failed:
+                self.world.after(self.random.uniform(0.5, 10.0), partial(self._publish, record))
+
+        self.decider("publish", body, ended)
+
+    def _told(self, body: str) -> None:
+        """A message of `publish` is in the intake queue."""
+        self.names["word"] += 1
+        sent = {"SentTimestamp": str(int(self.world.now * 1000))}
+        self.intake.send({"messageId": f"word-{self.names['word']}", "body": body, "attributes": sent}, 0.0)
 
     # --- tasks
 
@@ -837,6 +930,11 @@ class Calls:
     def _note(self, what: object, outcome: str) -> None:
         if self.process.world.lines is not None:
             self.process.world.log(self.process.name, told(what), outcome)
+
+
+def _wired(item: keys.Item) -> dict[str, Any]:
+    """An item as streams spell it."""
+    return {name: TypeSerializer().serialize(value) for name, value in item.items()}
 
 
 def told(what: object) -> str:

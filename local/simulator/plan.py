@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import pairwise
 from random import Random
 from typing import Final
 
 from fleetcap import limits
+from fleetcap.model import OnParentFailure
 
 
 class Fault(StrEnum):
@@ -77,6 +79,15 @@ class JobPlan:
     max_attempts: int = limits.MAX_ATTEMPTS
     cached: bool = False
     """The cache holds its result already, but no run tells of it."""
+    depends_on: tuple[str, ...] = ()
+    on_parent_failure: OnParentFailure = OnParentFailure.FAIL
+    array: int = 0
+    """So many of it, as one array."""
+
+    @property
+    def elements(self) -> list[JobPlan]:
+        """The jobs of an array."""
+        return [replace(self, key=f"{self.key}/{index}", array=0) for index in range(self.array)]
 
 
 @dataclass(frozen=True)
@@ -169,6 +180,10 @@ class Plan:
     banks_read: int = limits.BANKS_PER_DECISION
     fair_shares: bool = False
     tenant_weights: Mapping[str, int] = field(default_factory=dict)
+    parents_limit_s: float = limits.PARENTS_LIMIT_S
+    array_step: int = limits.ARRAY_STEP
+    stream_loses: float = 0.0
+    """The share of ends of which the table's stream never tells."""
     without: frozenset[int] = field(default_factory=frozenset)
     """The faults that a shrunk history leaves out, by their order."""
 
@@ -177,6 +192,17 @@ class Plan:
         """Nothing goes wrong, so the bounds of the normal case apply."""
         calm = not (self.faults and self.fault_rate) and not self.troubles and not self.skew_s and not self.words
         return calm and self.lag_s <= SHORT_S and self.latency_s <= SHORT_S
+
+    @property
+    def parents(self) -> dict[str, tuple[str, ...]]:
+        """What each job that waits for others depends on."""
+        jobs = (message.job for message in self.messages)
+        return {job.key: job.depends_on for job in jobs if job and job.depends_on}
+
+    @property
+    def linked(self) -> bool:
+        """Whether the end of any job concerns another."""
+        return bool(self.parents) or any(message.job and message.job.array for message in self.messages)
 
     @property
     def caps(self) -> list[int]:
@@ -195,7 +221,69 @@ class Plan:
 def plan(seed: int) -> Plan:
     """A small history."""
     people = _with_people(_of_a_kind(seed), Random(seed ^ 0xCA9CE1))
-    return _with_words(_with_tenants(people, Random(seed ^ 0x7E4A47)), Random(seed ^ 0xF1EE7))
+    tenants = _with_tenants(people, Random(seed ^ 0x7E4A47))
+    linked = _with_arrays(_with_parents(tenants, Random(seed ^ 0xFA3117)), Random(seed ^ 0xA33A75))
+    return _with_words(linked, Random(seed ^ 0xF1EE7))
+
+
+def _with_arrays(plan: Plan, random: Random) -> Plan:
+    """A job is many, now and then."""
+    keys = sorted({message.job.key for message in plan.messages if message.job})
+    if not keys or random.random() > SELDOM:
+        return plan
+    chosen, count = random.choice(keys), random.choice((2, 2, 3, 5))
+    messages = tuple(
+        replace(each, job=replace(each.job, array=count)) if each.job and each.job.key == chosen else each
+        for each in plan.messages
+    )
+    return replace(
+        plan,
+        messages=messages,
+        stream_loses=0.0 if plan.faultless else random.choice((0.0, 0.0, 0.3)),
+        array_step=random.choice((2, 50)),
+    )
+
+
+def _with_parents(plan: Plan, random: Random) -> Plan:
+    """Jobs wait for others now and then: in a chain, a diamond, at random, in a circle, for one that never comes."""
+    keys = sorted({message.job.key for message in plan.messages if message.job})
+    if random.random() > (OFTEN if len(keys) > 1 else RARELY):
+        return plan
+    shape = random.choice(("chain", "diamond", "random", "random", "circle")) if len(keys) > 1 else "never"
+    parents = _parents(random, keys, shape)
+    never = random.random() < SELDOM or shape == "never"
+    if never:
+        left = random.choice(keys)
+        parents[left] = (*parents.get(left, ()), "job/never")
+    choices = {key: random.choice((OnParentFailure.FAIL, OnParentFailure.FAIL, OnParentFailure.RUN)) for key in keys}
+    messages = tuple(
+        replace(each, job=replace(job, depends_on=parents.get(job.key, ()), on_parent_failure=choices[job.key]))
+        if (job := each.job)
+        else each
+        for each in plan.messages
+    )
+    bounded = never or plan.active_jobs_max  # who is turned away is a parent that never comes
+    return replace(
+        plan,
+        messages=messages,
+        parents_limit_s=random.choice((100.0, 400.0)) if bounded or random.random() < SELDOM else plan.parents_limit_s,
+        stream_loses=0.0 if plan.faultless else random.choice((0.0, 0.0, 0.5, 1.0)),
+    )
+
+
+def _parents(random: Random, keys: list[str], shape: str) -> dict[str, tuple[str, ...]]:
+    order = random.sample(keys, len(keys))
+    match shape:
+        case "chain" | "circle":
+            links: dict[str, tuple[str, ...]] = {later: (earlier,) for earlier, later in pairwise(order)}
+            return links | ({order[0]: (order[-1],)} if shape == "circle" else {})
+        case "diamond":
+            middle = tuple(order[1:-1]) or (order[0],)
+            return dict.fromkeys(middle[: len(order) - 2], (order[0],)) | {order[-1]: middle[: limits.PARENTS_MAX]}
+        case "random":
+            chosen = {key: random.sample(order[:at], random.randint(0, min(at, 3))) for at, key in enumerate(order)}
+            return {key: tuple(found) for key, found in chosen.items() if found}
+    return {}
 
 
 def _with_words(plan: Plan, random: Random) -> Plan:

@@ -7,17 +7,25 @@ from functools import partial
 from typing import Final
 
 from fleetcap import keys, limits
+from fleetcap.adapters.control_table import StoredControlTable
 from fleetcap.decide import launch
-from fleetcap.model import Holder, Job, JobStatus, Lease, Pool, Request, Slot, Started
+from fleetcap.model import Holder, Job, JobStatus, Lease, OnParentFailure, Pool, Queued, Request, Slot, Started
 from local.memory.ecs import MemoryTask
 from local.simulator.exhaust import Budget, Nobody, Scope
 from local.simulator.history import LAUNCH, POOL
 from local.simulator.plan import JobPlan, MessagePlan, Plan, Trouble
+from local.simulator.ports import TableItems
+from local.simulator.world import Process
 
 
 def _plan(cap: int, *job_keys: str) -> Plan:
     messages = tuple(MessagePlan(0.0, 0.0, JobPlan(key, duration_s=0.4)) for key in job_keys)
     return Plan(0, cap, 1, 4, 1, messages, cold_start_s=40.0, idle_exit_s=5.0, look_s=20.0, lag_s=0.0)
+
+
+def _message(key: str, *parents: str) -> MessagePlan:
+    """Of a job that waits for these, however they end."""
+    return MessagePlan(0.0, 0.0, JobPlan(key, 0.4, depends_on=parents, on_parent_failure=OnParentFailure.RUN))
 
 
 class TwoDeciders(Scope):
@@ -142,4 +150,32 @@ class Cancelled(WithWorkers):
         self.world.after(30.0, partial(self.decider, "tick", self._do_tick))
 
 
-SCOPES: Final[tuple[type[Scope], ...]] = (TwoDeciders, AmbiguousLaunch, StoppedTwice, TwoWorkers, Cancelled)
+class ParentEnds(WithWorkers):
+    """A job's parent ends while the job arrives; `publish` hears of the end, and the tick judges nobody."""
+
+    title = "a parent's end × its dependent's message × publish × a death"
+    scene = replace(_plan(2, "p"), messages=(_message("p"), _message("c", "p")))
+    until_s = 2.0
+    budget = Budget(crashes=1, faults=1, mishaps=1)
+
+    def begin(self) -> None:
+        self.truth.judged_within_s = limits.QUEUE_VISIBILITY_S + 10.0  # a message is delivered once more, at most
+        self.message(0)
+        self.create_slots()
+        self.put_job()
+        self.decider("person", partial(self.cancel, "p"))
+        self.intake.invoke([self.message(1)])
+        self.start()
+
+    def table_of(self, process: Process) -> StoredControlTable:
+        return Unseeing(TableItems(self.caller(process), self.items), self.read)
+
+
+class Unseeing(StoredControlTable):
+    """A table that shows nobody who waits: what has to be heard of cannot be found."""
+
+    def waiting(self, pool: Pool, limit: int) -> list[Queued]:  # noqa: ARG002 - whatever is asked
+        return []
+
+
+SCOPES: Final[tuple[type[Scope], ...]] = (TwoDeciders, AmbiguousLaunch, StoppedTwice, TwoWorkers, Cancelled, ParentEnds)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
 from fleetcap import keys, limits
 from fleetcap.adapters.control_table import Reader, Reply
-from fleetcap.model import Holder, Job, JobStatus, Lease, SlotState
+from fleetcap.decide import arrays
+from fleetcap.model import Holder, Job, JobStatus, Lease, OnParentFailure, SlotState
 from local.memory.ecs import MemoryEcs, MemoryTask
 from local.simulator.world import BEGAN_AT, Process, World
 
@@ -63,6 +64,12 @@ class Run:
     """When its last attempt's process was started."""
     ended_at: float = 0.0
     status: JobStatus = JobStatus.QUEUED
+    unblocked_at: float = 0.0
+
+    @property
+    def runnable_at(self) -> float:
+        """Since when it waited for its first attempt."""
+        return self.unblocked_at or self.put_at
 
 
 @dataclass
@@ -129,6 +136,20 @@ class Truth:
     peak: int = 0
     claims: list[tuple[float, str]] = field(default_factory=list)
     """Every claim, when and of which key."""
+    parents: Mapping[str, tuple[tuple[str, ...], OnParentFailure]] = field(default_factory=dict)
+    """What each job depends on, and what becomes of it when one of those fails."""
+    parents_limit_s: float = 0.0
+    judged_within_s: float = 0.0
+    """How long after its parents' last end, or after `judged_from`, a job may wait for them; 0: not judged."""
+    judged_from: float = 0.0
+    elements: Mapping[str, list[str]] = field(default_factory=dict)
+    """The jobs of each array."""
+    cut_short: set[str] = field(default_factory=set)
+    """The arrays and parts of arrays that ended before all of their elements had."""
+    asked_by: dict[str, str] = field(default_factory=dict)
+    """The array, or the part of one, that a job belongs to."""
+    ends: dict[str, list[tuple[float, JobStatus]]] = field(default_factory=dict)
+    """When a key's runs ended, and how."""
 
     # --- the fleet
 
@@ -170,6 +191,10 @@ class Truth:
             case "override":
                 said = keys.override_from(reply.item).cap
                 self.said_cap, self.fitted = said, self.fitted and said == self.said_cap
+            case "unblock":
+                self._unblocked(reply.item)
+            case "gather":
+                self._gathered(reply.item)
 
     def _leased(self, item: keys.Item) -> None:
         slot = self.read.slot(item)
@@ -221,7 +246,8 @@ class Truth:
         self._work_conserving(job.key, job.due_at, author)
         owner = self.owners[job.key] = Owner(author, job.holder, job.attempt)
         self.world.after(BEGINS_WITHIN_S, partial(self._must_have_begun, job.key, owner, self.world.now))
-        waited_s = self.world.now - (self.runs[job.key][-1].put_at if job.attempt == 1 else job.due_at)
+        self._in_order(job.key, "claimed")
+        waited_s = self.world.now - (self.runs[job.key][-1].runnable_at if job.attempt == 1 else job.due_at)
         if job.attempt == 1 and self.pick_up_bound_s and waited_s > self.pick_up_bound_s:
             raise Violation("LIVE", f"{job.key} was picked up after {waited_s:.0f} s beside free slots")
         since = max(self.troubled_at, self.runs[job.key][-1].put_at, job.due_at)
@@ -297,9 +323,93 @@ class Truth:
         job = self.read.job(item)
         if job.key in self.owners or any(child.alive for child in self.children.get(job.key, ())):
             raise Violation("ONE-RUN", f"{job.key} was taken from the queue while somebody ran it")
-        if job.status is JobStatus.FAILED:
+        if job.status is JobStatus.FAILED and self.runs[job.key][-1].status is JobStatus.WAITING:
+            self._given_up(job)
+        elif job.status is JobStatus.FAILED:
             self._overdue(job)
+        elif job.request.array:
+            self.cut_short.add(job.key)
+            if self.cancel_bound_s and job.key in self.elements:
+                within_s = self.cancel_bound_s + 3 * self.judged_within_s
+                self.world.after(within_s, partial(self._none_left_behind, job.key, len(self.runs[job.key])))
         self._ended(job.key, job.status)
+
+    # --- arrays
+
+    def _gathered(self, item: keys.Item) -> None:
+        """An array ended: with all of its elements, as they did, and in time."""
+        job = self.read.job(item)
+        run = self.runs[job.key][-1]
+        whole = job.request.part_of or job.key
+        mine = self.elements[whole][job.request.first : job.request.first + job.request.array]
+        last = [self.runs[key][-1] if key in self.runs else None for key in mine]
+        ended = [each.status for each in last if each and each.ended_at]
+        if len(ended) < len(mine):
+            waited_s = self.world.now - run.put_at + 2 * self.skew_s + UNDER_WAY_S
+            if waited_s < self.parents_limit_s:
+                raise Violation("ARRAY", f"{job.key} ended while {len(mine) - len(ended)} of its elements had not")
+            self.cut_short.add(job.key)
+        else:
+            told = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+            counts = tuple(ended.count(status) for status in told)
+            if job.counts != counts or (job.status is JobStatus.COMPLETED) != (counts[0] == len(mine)):
+                raise Violation("ARRAY", f"{job.key} is {job.status} and counts {job.counts}, which is {counts}")
+            late_s = self.world.now - max(run.put_at, self.judged_from, *(each.ended_at for each in last if each))
+            if self.judged_within_s and late_s > 2 * self.judged_within_s:
+                raise Violation("LIVE", f"{job.key} ended {late_s:.0f} s after its elements")
+        self._ended(job.key, job.status)
+
+    def _none_left_behind(self, key: str, run: int) -> None:
+        """While nothing goes wrong, the elements of an array that was cancelled end soon, unless it runs anew."""
+        left = [each for each in self.elements[key] if each in self.runs and not self.runs[each][-1].ended_at]
+        if left and len(self.runs[key]) == run:
+            raise Violation("CANCEL", f"{left} go on although {key} was cancelled")
+
+    # --- jobs that wait for others
+
+    def _unblocked(self, item: keys.Item) -> None:
+        """A job that waited for its parents was queued."""
+        job = self.read.job(item)
+        run = self.runs[job.key][-1]
+        if run.status is not JobStatus.WAITING or run.ended_at:
+            raise Violation("ORDER", f"{job.key} was queued although it did not wait")
+        run.status, run.unblocked_at = JobStatus.QUEUED, self.world.now
+        self._in_order(job.key, "queued")
+        self._in_time(job.key, run)
+
+    def _in_order(self, key: str, what: str) -> None:
+        """A job runs only once each of its parents has ended as asked."""
+        wanted, choice = self.parents.get(key, ((), OnParentFailure.FAIL))
+        for parent in wanted:
+            ends = {status for _, status in self.ends.get(parent, ())}
+            if not ends or (choice is OnParentFailure.FAIL and JobStatus.COMPLETED not in ends):
+                raise Violation("ORDER", f"{key} was {what} before {parent} ended as asked")
+
+    def _in_time(self, key: str, run: Run) -> None:
+        ends = [at for parent in self.parents[key][0] for at, _ in self.ends.get(parent, ())]
+        late_s = self.world.now - max([run.put_at, self.judged_from, *ends])
+        if self.judged_within_s and late_s > self.judged_within_s:
+            raise Violation("LIVE", f"{key} waited {late_s:.0f} s for parents that had ended")
+
+    def _given_up(self, job: Job) -> None:
+        """A job failed while it waited: for a parent's sake, because it waits for itself, or after too long."""
+        wanted, choice = self.parents[job.key]
+        run = self.runs[job.key][-1]
+        failed = {status for parent in wanted for _, status in self.ends.get(parent, ())} - {JobStatus.COMPLETED}
+        if choice is OnParentFailure.FAIL and failed:
+            self._in_time(job.key, run)
+            return
+        waited_s = self.world.now - run.put_at + 2 * self.skew_s + UNDER_WAY_S
+        if waited_s < self.parents_limit_s and not self._in_a_circle(job.key):
+            raise Violation("ORDER", f"{job.key} was given up after {waited_s:.0f} s: {job.error}")
+
+    def _in_a_circle(self, key: str) -> bool:
+        above, look = set[str](), [key]
+        while look:
+            fresh = set(self.parents.get(look.pop(), ((), None))[0]) - above
+            above |= fresh
+            look += fresh
+        return key in above
 
     def _overdue(self, job: Job) -> None:
         slack_s = 2 * self.skew_s + UNDER_WAY_S
@@ -317,27 +427,33 @@ class Truth:
     def _put(self, item: keys.Item) -> None:
         job = self.read.job(item)
         runs = self.runs.setdefault(job.key, [])
+        for part in arrays.part_keys(job) if job.request.array else ():
+            self.asked_by[part] = job.key
+            self.sent.setdefault(part, []).append(self.world.now)
+            if job.since:
+                self.forced.setdefault(part, []).append(self.world.now)
         if runs and not runs[-1].ended_at:
             raise Violation("ONE-RUN", f"run {job.run} of {job.key} was put while run {runs[-1].number} was active")
         if runs and not job.ended:
-            self._justified(job.key, runs[-1])
-        runs.append(Run(job.run, self.world.now))
+            self._justified(job.key, runs[-1], bool(job.request.array))
+        runs.append(Run(job.run, self.world.now, status=job.status))
         self.open_jobs += 1
         if job.ended:
             self._ended(job.key, job.status)
 
-    def _justified(self, key: str, last: Run) -> None:
+    def _justified(self, key: str, last: Run, array: bool) -> None:
         """A run after a run needs a message sent after that one's end, and no result that stands in the cache."""
         known = last.ended_at - 2 * self.skew_s - UNDER_WAY_S
         if not any(sent_at > known for sent_at in self.sent[key]):
             raise Violation("ONE-RUN", f"{key} was run again for a message that run {last.number} had answered")
         forced = any(sent_at > known for sent_at in self.forced.get(key, ()))
-        if last.status is JobStatus.COMPLETED and not self.forgetful and not forced:
+        if last.status is JobStatus.COMPLETED and not (self.forgetful or forced or array):
             raise Violation("ONE-RUN", f"{key} was run again although its result was in the cache")
 
     def _ended(self, key: str, status: JobStatus) -> None:
         run = self.runs[key][-1]
         run.ended_at, run.status = self.world.now, status
+        self.ends.setdefault(key, []).append((self.world.now, status))
         self.open_jobs -= 1
 
     # --- jobs' processes
@@ -370,11 +486,16 @@ class Truth:
         waiting = [key for key, runs in self.runs.items() if not runs[-1].ended_at]
         return f"jobs {waiting}, slots {list(self.held)}, tasks {[task.started_by for task in self.ecs.live.values()]}"
 
+    def _given_up_with(self, key: str) -> bool:
+        """Whether the array that asked for this job ended before all of it had."""
+        array = self.asked_by.get(key, "")
+        return bool(array) and (array in self.cut_short or self._given_up_with(array))
+
     def settled(self, rejected: Iterable[str], wrong: Iterable[str]) -> None:
         """NO-LOSS: every accepted message has the run that answered it, every refused one is kept."""
         for key, times in self.sent.items():
             runs = self.runs.get(key, [])
-            if key in self.turned_away:
+            if key in self.turned_away or self._given_up_with(key):
                 continue
             if not runs:
                 raise Violation("NO-LOSS", f"nothing came of the messages for {key}")

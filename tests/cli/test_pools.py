@@ -162,10 +162,10 @@ def test_it_is_said_exactly_what_holds_above_a_cap(above: int, stopped: int, sta
 
 
 def test_a_waiting_jobs_sheet_says_what_it_waits_for() -> None:
-    text = printed(board.sheet(a_job(), {}, NOW, "cap full (2 of 2 slots in use); behind 3 jobs"))
+    text = printed(board.sheet(a_job(), {}, {}, NOW, "cap full (2 of 2 slots in use); behind 3 jobs"))
     assert "waits for" in text
     assert "cap full (2 of 2 slots in use); behind 3 jobs" in text
-    assert "waits for" not in printed(board.sheet(a_job(status=JobStatus.RUNNING), {}, NOW))
+    assert "waits for" not in printed(board.sheet(a_job(status=JobStatus.RUNNING), {}, {}, NOW))
 
 
 # --- deeds, on the table in memory

@@ -191,9 +191,26 @@ def test_a_jobs_sheet_tells_its_attempts_and_why_it_failed() -> None:
     job = replace(
         FAILED, error="input: [no] reads", history=lapses(2, FailureClass.TIMEOUT), artifacts=("portal/a/v1/k",)
     )
-    text = printed(board.sheet(job, {"portal/a/v1/k": None, "portal/a/v1/l": 5}, NOW))
+    text = printed(board.sheet(job, {"portal/a/v1/k": None, "portal/a/v1/l": 5}, {}, NOW))
     for part in ("FAILED", "input: [no] reads", "timeout", "it ended", "s3://bucket/a.bam", "gone", "5 B", job.id):
         assert part in text
+
+
+def test_the_sheet_of_a_job_that_depends_on_others_tells_how_they_stand() -> None:
+    request = replace(FAILED.request, depends_on=("p/1", "p/2"))
+    job = replace(FAILED, status=JobStatus.WAITING, request=request, ended_at=0.0)
+    text = printed(board.sheet(job, {}, {"p/1": a_job("p/1", JobStatus.RUNNING)}, NOW))
+    assert [line.split() for line in text.splitlines() if "p/" in line] == [["p/1", "RUNNING"], ["p/2", "not", "known"]]
+    assert "WAITING  for 2 jobs" in text
+
+
+def test_an_array_tells_how_many_it_waits_for_and_how_they_ended() -> None:
+    array = replace(FAILED, status=JobStatus.WAITING, request=replace(FAILED.request, array=70), ended_at=0.0)
+    assert "WAITING  for 70 elements" in printed(board.sheet(array, {}, {}, NOW))
+    ended = replace(array, status=JobStatus.FAILED, counts=(60, 9, 1))
+    assert "60 completed, 9 failed, 1 cancelled" in printed(board.sheet(ended, {}, {}, NOW))
+    assert board.record(ended)["counts"] == {"completed": 60, "failed": 9, "cancelled": 1}
+    assert (board.record(array)["counts"], board.record(array)["array"]) == (None, 70)
 
 
 def test_a_list_tells_stage_age_and_error() -> None:

@@ -32,6 +32,7 @@ from fleetcap.model import (
     JobStatus,
     Lease,
     Pool,
+    Request,
     Running,
     Slot,
     SlotId,
@@ -506,8 +507,11 @@ def bring(table: ControlTable, job: Job, status: JobStatus) -> Job:
     if status is not JobStatus.QUEUED:
         claimed = table.claim(job, holder_in(job.pool), NOW, f"claim {job.run}")
         assert claimed
-        if status.ended:
-            assert table.finish(claimed, status, NOW, "", (), f"finish {job.run}")
+        if status.ended or status is JobStatus.WAITING:
+            end = status if status.ended else JobStatus.FAILED
+            assert table.finish(claimed, end, NOW, "", (), f"finish {job.run}")
+        if status is JobStatus.WAITING:  # of the very run and attempt, so that nothing but its state tells it apart
+            assert table.put(replace(job, status=status), read_job(table, job), f"wait {job.run}")
     return read_job(table, job)
 
 
@@ -766,6 +770,137 @@ def test_a_job_without_a_holder_cannot_be_taken_from_one(table: ControlTable, qu
         table.requeue(queued, NOW, "", lapse(queued), "op")
 
 
+# --- jobs that wait for others
+
+
+@pytest.fixture
+def waiting(table: ControlTable, pool: Pool) -> Job:
+    """A job that waits for others."""
+    job = job_of(pool, status=JobStatus.WAITING, request=Request("s3://bucket/a.bam", "bam", depends_on=("p", "q")))
+    assert table.put(job, None, "put")
+    return job
+
+
+def test_a_waiting_job_keeps_what_it_waits_for_and_is_in_a_partition_of_its_own(
+    table: ControlTable, pool: Pool, waiting: Job
+) -> None:
+    assert read_job(table, waiting) == waiting
+    assert table.waiting(pool, 10) == [waiting.as_queued]
+    assert (table.queued(pool, NOW, 10), table.running(pool), table.active(pool, 9)) == ([], [], 0)
+
+
+def test_a_job_that_waits_for_nobody_is_no_larger_for_it(items: Items, queued: Job) -> None:
+    assert "depends_on" not in str(item_of(items, queued))
+
+
+def test_waiting_jobs_of_two_shards_are_merged_by_rank_and_cut_after(table: ControlTable) -> None:
+    pool = a_pool(name=f"pool-{next(_pool_numbers)}", shards=2)
+    jobs = [job_of(pool, f"j{number}", age_s=100 - number, status=JobStatus.WAITING) for number in range(9)]
+    put_all(table, *reversed(jobs))
+    assert [entry.key for entry in table.waiting(pool, 10)] == [job.key for job in jobs]
+    assert [entry.key for entry in table.waiting(pool, 4)] == [job.key for job in jobs[:4]]
+
+
+def test_an_unblocked_job_is_queued_at_its_old_rank_and_due_at_once(
+    table: ControlTable, pool: Pool, waiting: Job
+) -> None:
+    unblocked = table.unblock(waiting, NOW, "op")
+    wanted = replace(waiting, status=JobStatus.QUEUED, due_at=NOW, changes=waiting.changes + 1)
+    assert unblocked == read_job(table, waiting) == wanted
+    assert (table.waiting(pool, 10), table.queued(pool, NOW, 10)) == ([], [wanted.as_queued])
+    assert table.claim(wanted, holder_in(pool.name), NOW, "claim")
+
+
+@pytest.mark.parametrize("status", [status for status in JobStatus if status is not JobStatus.WAITING])
+def test_only_a_waiting_job_is_unblocked(table: ControlTable, queued: Job, status: JobStatus) -> None:
+    standing = bring(table, queued, status)
+    assert table.unblock(standing, NOW, "op") is None
+    assert read_job(table, queued) == standing
+
+
+def test_another_run_that_waits_is_not_unblocked(table: ControlTable, waiting: Job) -> None:
+    assert table.unblock(replace(waiting, run=2), NOW, "op") is None
+    assert read_job(table, waiting) == waiting
+
+
+@pytest.mark.parametrize("status", [JobStatus.FAILED, JobStatus.CANCELLED])
+def test_a_waiting_job_ends_where_it_waits(table: ControlTable, pool: Pool, waiting: Job, status: JobStatus) -> None:
+    assert table.finish(waiting, status, NOW, "why", (), "op")
+    ended = read_job(table, waiting)
+    assert (ended.status, ended.error, ended.ended_at) == (status, "why", NOW)
+    assert table.waiting(pool, 10) == []
+
+
+@pytest.mark.parametrize("status", [status for status in JobStatus if status is not JobStatus.WAITING])
+def test_what_was_read_as_waiting_does_not_end_once_it_has_moved_on(
+    table: ControlTable, queued: Job, status: JobStatus
+) -> None:
+    standing = bring(table, queued, status)
+    as_read = replace(standing, status=JobStatus.WAITING)
+    assert not table.finish(as_read, JobStatus.FAILED, NOW, "dependency: x", (), "op")
+    assert read_job(table, queued) == standing
+
+
+def test_another_run_that_waits_does_not_end(table: ControlTable, waiting: Job) -> None:
+    assert not table.finish(replace(waiting, run=2), JobStatus.FAILED, NOW, "dependency: x", (), "op")
+    assert read_job(table, waiting) == waiting
+
+
+@pytest.fixture
+def array(table: ControlTable, pool: Pool) -> Job:
+    """An array whose parts are being put."""
+    request = Request("s3://bucket/{index}.bam", "bam", array=70, step=50)
+    job = job_of(pool, status=JobStatus.WAITING, request=request)
+    assert table.put(job, None, "put")
+    return job
+
+
+def test_an_array_keeps_what_it_consists_of_and_that_it_has_grown(table: ControlTable, array: Job) -> None:
+    assert read_job(table, array) == array
+    assert table.grow(array)
+    assert table.grow(array)
+    assert read_job(table, array) == replace(array, grown=True)
+
+
+def test_an_array_ends_with_the_counts_of_its_elements(table: ControlTable, pool: Pool, array: Job) -> None:
+    assert table.gather(array, JobStatus.FAILED, NOW, "array: x", (60, 9, 1), "op")
+    ended = read_job(table, array)
+    assert (ended.status, ended.error, ended.counts, ended.ended_at) == (JobStatus.FAILED, "array: x", (60, 9, 1), NOW)
+    assert table.waiting(pool, 9) == []
+
+
+@pytest.mark.parametrize("status", [status for status in JobStatus if status is not JobStatus.WAITING])
+def test_only_a_waiting_array_grows_or_ends(table: ControlTable, queued: Job, status: JobStatus) -> None:
+    standing = bring(table, queued, status)
+    assert not table.grow(standing)
+    assert not table.gather(standing, JobStatus.COMPLETED, NOW, "", (1, 0, 0), "op")
+    assert read_job(table, queued) == standing
+
+
+def test_another_run_of_an_array_neither_grows_nor_ends(table: ControlTable, array: Job) -> None:
+    assert not table.grow(replace(array, run=2))
+    assert not table.gather(replace(array, run=2), JobStatus.COMPLETED, NOW, "", (1, 0, 0), "op")
+    assert read_job(table, array) == array
+
+
+def test_edges_lead_from_each_parent_to_every_dependent(table: ControlTable, pool: Pool) -> None:
+    name = pool.name
+    table.lead([f"{name}/p", f"{name}/q"], f"{name}/x", NOW)
+    table.lead([f"{name}/q"], f"{name}/y", NOW)
+    assert [table.dependents(f"{name}/{parent}") for parent in "pqr"] == [
+        [f"{name}/x"],
+        [f"{name}/x", f"{name}/y"],
+        [],
+    ]
+
+
+def test_an_edge_that_is_written_again_lives_longer(table: ControlTable, items: Items, pool: Pool) -> None:
+    for now in (NOW, NOW + 9):
+        table.lead([f"{pool.name}/p"], f"{pool.name}/x", now)
+    (edge,) = items.partition(keys.edges_pk(f"{pool.name}/p"))
+    assert edge[keys.TTL] == int(NOW) + 9 + limits.EDGE_TTL_S
+
+
 # --- lost replies
 
 
@@ -807,6 +942,18 @@ def withdraw_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     return lambda op: table.finish(job_of(pool), JobStatus.CANCELLED, NOW, "", (), op)
 
 
+def unblock_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
+    job = job_of(pool, status=JobStatus.WAITING)
+    table.put(job, None, "put")
+    return lambda op: table.unblock(job, NOW, op) is not None
+
+
+def gather_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
+    job = job_of(pool, status=JobStatus.WAITING)
+    table.put(job, None, "put")
+    return lambda op: table.gather(job, JobStatus.FAILED, NOW, "", (0, 1, 0), op)
+
+
 def requeue_again(table: ControlTable, pool: Pool) -> Callable[[str], bool]:
     table.put(job_of(pool), None, "put")
     running = bring(table, job_of(pool), JobStatus.RUNNING)
@@ -822,6 +969,8 @@ OPERATIONS: Final = {
     "finish": finish_again,
     "withdraw": withdraw_again,
     "requeue": requeue_again,
+    "unblock": unblock_again,
+    "gather": gather_again,
 }
 every_operation = pytest.mark.parametrize("prepare", OPERATIONS.values(), ids=OPERATIONS)
 Prepare = Callable[[ControlTable, Pool], Callable[[str], bool]]

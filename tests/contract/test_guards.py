@@ -42,7 +42,7 @@ from local.fargate.tasks import Status
 from local.memory.ecs import MemoryEcs, MemoryTask
 from local.memory.items import MemoryItems
 from tests.examples import a_job, lapse
-from tests.fakes import LAUNCH, FakeCache, FakeChildren, FakeTasks, HandClock, Lines
+from tests.fakes import LAUNCH, FakeCache, FakeChildren, FakeRechecks, FakeTasks, HandClock, Lines
 from tests.handlers.test_intake import FakeRejects, batch, message
 from tests.handlers.test_task_state import stopped
 from tests.worker.test_worker import Enough, Script
@@ -437,7 +437,7 @@ def test_the_tick_marks_what_is_above_a_lowered_cap_and_takes_the_marks_back(wor
 
 def deliver(world: World, body: str, sent_ago_s: float = 0.0, cached: frozenset[str] = frozenset()) -> FakeRejects:
     rejects = FakeRejects()
-    intake = Intake(world.fleet(), FakeCache(set(cached)), rejects, frozenset())
+    intake = Intake(world.fleet(), FakeCache(set(cached)), rejects, frozenset(), FakeRechecks())
     intake.handle(batch(world.clock, body, sent_ago_s=sent_ago_s))
     return rejects
 
@@ -487,7 +487,7 @@ def test_a_run_that_ends_while_the_cache_is_asked_is_not_run_again(world: World)
     an_hour_ago = world.clock.now() - HOUR_S
     world.clock.sleep(10)
     cache = EndsMeanwhile(lambda: world.table.finish(running, JobStatus.COMPLETED, an_hour_ago, "", (), "finish"))
-    intake = Intake(world.fleet(), cache, FakeRejects(), frozenset())
+    intake = Intake(world.fleet(), cache, FakeRejects(), frozenset(), FakeRechecks())
     intake.handle(batch(world.clock, message("a")))
     assert world.job().run == 1
 

@@ -211,9 +211,9 @@ def test_a_message_without_a_standing_run_is_put_only_where_there_is_none(table:
 
 
 def at_status(table: DynamoControlTable, status: JobStatus) -> Job:
-    job = a_job()
+    job = a_job(status=status if status is JobStatus.WAITING else JobStatus.QUEUED)
     assert table.put(job, None, "put")
-    if status is not JobStatus.QUEUED:
+    if status not in {JobStatus.WAITING, JobStatus.QUEUED}:
         running = table.claim(job, Holder(Lease(SLOT, GENERATION)), NOW, "claim")
         assert running
         assert not status.ended or table.finish(running, status, NOW, "", (), "finish")

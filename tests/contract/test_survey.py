@@ -46,12 +46,13 @@ def client_of(endpoint: str | None) -> DynamoDBClient:
 
 
 def filled(client: DynamoDBClient) -> Survey:
-    """Two jobs queued, one running, one failed, three completed, one of them of another pool; and two slots."""
+    """Two jobs queued, one waiting, one running, one failed, three completed, one of another pool; and two slots."""
     make_table(client, "control")
     table = Survey(client, "control")
     table.create_slots([SlotId("default", 0), SlotId("default", 1)], NOW)
     for number in range(2):
         table.put(a_job(f"queued/{number}", age_s=10 - number, due_at=NOW + 3_600), None, f"q{number}")
+    table.put(a_job("waiting/1", JobStatus.WAITING), None, "w")
     put_running(table, a_job("running/1"))
     failed = put_running(table, a_job("failed/1"))
     table.finish(failed, JobStatus.FAILED, NOW + 5, "input: bad", (), "f")
@@ -72,15 +73,20 @@ def keys_of(jobs: list[Job]) -> list[str]:
     return [job.key for job in jobs]
 
 
-def test_running_jobs_come_first_then_queued_ones_by_rank_then_the_last_to_end(survey: Survey) -> None:
+def test_running_jobs_come_first_then_queued_ones_by_rank_then_waiting_ones_then_the_last_to_end(
+    survey: Survey,
+) -> None:
     found = listed(survey, [a_pool(), a_pool(name="other")], set(JobStatus), "", 50)
     assert found.whole
     assert keys_of(found.jobs) == [
-        "running/1", "queued/0", "queued/1", "failed/1", "done/2", "done/1", "done/0",
+        "running/1", "queued/0", "queued/1", "waiting/1", "failed/1", "done/2", "done/1", "done/0",
     ]  # fmt: skip
 
     few = listed(survey, [a_pool(), a_pool(name="other")], set(JobStatus), "", 3)
     assert (keys_of(few.jobs), few.whole) == (["running/1", "queued/0", "queued/1"], False)
+
+    waiting = listed(survey, [a_pool()], {JobStatus.WAITING}, "", 50)
+    assert keys_of(waiting.jobs) == ["waiting/1"]
 
     failed = listed(survey, [a_pool()], {JobStatus.FAILED}, "", 50)
     assert (keys_of(failed.jobs), failed.whole) == (["failed/1"], True)

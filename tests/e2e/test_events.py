@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,6 +103,61 @@ def test_a_rule_hears_why_a_job_failed_and_nothing_of_the_others(stage: Stage) -
 
     assert detail["reason"] == job.error != ""
     assert {event["detail"]["status"] for event in consumer.heard} == {"FAILED"}
+
+
+@contextmanager
+def without_ticks(stage: Stage) -> Iterator[None]:
+    """The schedule is switched off, for a while."""
+    scheduler = stage.client.cloud.client("scheduler")
+    [rule] = scheduler.list_schedules()["Schedules"]
+    known = scheduler.get_schedule(Name=rule["Name"])
+    asked = {field: known[field] for field in ("Name", "ScheduleExpression", "FlexibleTimeWindow", "Target")}
+    scheduler.update_schedule(**asked, State="DISABLED")
+    try:
+        yield
+    finally:
+        scheduler.update_schedule(**asked, State="ENABLED")
+
+
+def test_a_job_that_waits_for_another_runs_after_its_end_and_needs_no_tick(stage: Stage) -> None:
+    """The later one is sent first, and the other is not known yet."""
+    first, second = stage.sources(2)
+    with without_ticks(stage):
+        stage.client.send([{"source": second, "workflow_key": "chain/2", "depends_on": ["chain/1"]}])
+        stage.until(lambda: (job := stage.job("chain/2")) and job.status is JobStatus.WAITING, "chain/2 waits")
+        stage.client.send([{"source": first, "workflow_key": "chain/1"}])
+        before, after = stage.until_ended(["chain/1", "chain/2"])
+
+    assert [before.status, after.status] == [JobStatus.COMPLETED] * 2
+    assert before.ended_at <= after.claimed_at
+    judged = [line for line in stage.lines("IntakeFunctionName", "judged") if line["key"] == "chain/2"]
+    assert [line["decision"] for line in judged] == ["Wait", "Unblock"]
+
+
+def test_an_array_runs_its_elements_and_ends_with_the_last(stage: Stage) -> None:
+    bucket = stage.client.outputs["InputBucketName"]
+    for index in range(3):
+        upload(stage, f"many/{index}.bam", seed=index)
+    with without_ticks(stage):
+        stage.client.send([{"source": f"s3://{bucket}/many/{{index}}.bam", "workflow_key": "many", "array": 3}])
+        *elements, array = stage.until_ended(["many/0", "many/1", "many/2", "many"])
+
+    assert [job.status for job in elements] == [JobStatus.COMPLETED] * 3
+    assert (array.status, array.counts) == (JobStatus.COMPLETED, (3, 0, 0))
+    assert max(job.ended_at for job in elements) <= array.ended_at
+    assert {job.request.source for job in elements} == {f"s3://{bucket}/many/{index}.bam" for index in range(3)}
+
+
+def test_a_job_fails_with_the_one_that_it_waits_for_and_a_rule_hears_why(stage: Stage) -> None:
+    consumer = Consumer.subscribed(stage, "with-parent", {"detail": {"status": ["FAILED"]}})
+    first, second = stage.sources(2)
+    stage.client.send([{"source": second, "workflow_key": "fails/2", "depends_on": ["fails/1"]}])
+    stage.client.send([{"source": first, "workflow_key": "fails/1", "md5": "0" * 32}])
+
+    [detail] = consumer.until_heard("fails/2", "FAILED")
+
+    assert (detail["old_status"], detail["claimed_at"]) == ("WAITING", None)
+    assert detail["reason"].startswith("dependency: fails/1 is FAILED: input:")
 
 
 @pytest.mark.parametrize("fault", ["drop-reply", "kill-after"])

@@ -16,7 +16,7 @@ from fleetcap.catalog import artifact_keys
 from fleetcap.fleet import Fleet
 from fleetcap.model import Doubt, Holder, Job, JobStatus, Lease, NotStarted, SlotId, SlotState, Unanswered
 from handlers.intake import Intake
-from tests.fakes import FakeCache, FakeTasks, HandClock, Lines, make_fleet
+from tests.fakes import FakeCache, FakeRechecks, FakeTasks, HandClock, Lines, make_fleet
 
 
 @dataclass
@@ -41,7 +41,7 @@ def rejects() -> FakeRejects:
 
 @pytest.fixture
 def intake(fleet: Fleet, cache: FakeCache, rejects: FakeRejects) -> Intake:
-    return Intake(fleet, cache, rejects, frozenset())
+    return Intake(fleet, cache, rejects, frozenset(), FakeRechecks())
 
 
 def message(key: str, **fields: object) -> str:
@@ -203,7 +203,7 @@ def test_a_failed_launch_gives_its_slot_back_and_the_pool_backs_off(
 
 def test_a_cap_of_zero_launches_nothing_and_queues(intake: Intake, fleet: Fleet, clock: HandClock) -> None:
     stopped = make_fleet(fleet.table, cap=0)  # type: ignore[arg-type]
-    Intake(stopped, intake.cache, intake.rejects, frozenset()).handle(batch(clock, message("a")))
+    Intake(stopped, intake.cache, intake.rejects, frozenset(), intake.rechecks).handle(batch(clock, message("a")))
     assert isinstance(stopped.tasks, FakeTasks)
     assert stopped.tasks.calls == []
     assert fleet.table.job("a") is not None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import pytest
 
 from fleetcap import jobs, limits
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.messages import again, submission
-from fleetcap.model import Holder, Job, JobStatus, Lease, Pool, SlotId
+from fleetcap.model import Holder, Job, JobStatus, Lease, OnParentFailure, Pool, Request, SlotId
 from tests.examples import a_job, lapse
 from tests.fakes import HandClock
 from tests.handlers.test_task_state import queue
@@ -64,6 +67,13 @@ def test_what_is_not_there_or_has_ended_is_left_as_it_is(
     assert found(table).error == "internal: x"
 
 
+def test_a_waiting_job_is_cancelled_at_once(fleet: Fleet, table: DynamoControlTable, clock: HandClock) -> None:
+    assert table.put(a_job("a", JobStatus.WAITING), None, "put")
+    assert jobs.cancel(table, clock, "a", "by hand")
+    assert (found(table).status, found(table).error) == (JobStatus.CANCELLED, "cancelled: by hand")
+    assert table.waiting(fleet.pools["default"], 9) == []
+
+
 def test_a_claim_between_reading_and_cancelling_is_met_by_reading_again(
     fleet: Fleet, table: DynamoControlTable, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -87,15 +97,20 @@ def test_a_job_that_changes_each_time_is_given_up_with_a_sentence(
 
 
 def test_the_message_for_another_run_asks_for_what_the_job_was_asked_for() -> None:
-    job = a_job("portal/a/v1", correlation_id="order-7", priority=7)
-    taken = submission(
-        again(job, force=True).__str__().replace("'", '"').replace("True", "true"),
-        1.0,
-        {"default": Pool("default", 1)},
-        (),
-    )
+    request = replace(a_job().request, depends_on=("p", "q"), on_parent_failure=OnParentFailure.RUN)
+    job = a_job("portal/a/v1", correlation_id="order-7", priority=7, request=request)
+    taken = submission(json.dumps(again(job, force=True)), 1.0, {"default": Pool("default", 1)}, ())
     assert (taken.key, taken.request, taken.priority, taken.pool) == (job.key, job.request, 7, "default")
     assert (taken.force, taken.correlation_id) == (True, "order-7")
+
+
+def test_another_run_of_an_array_is_the_whole_array_and_a_part_of_one_has_none() -> None:
+    request = Request("s3://bucket/{index}.bam", "bam", array=70, step=50)
+    message = again(a_job("portal/a/v1", request=request))
+    assert (message["array"], message["source"]) == (70, request.source)
+    part = a_job("portal/a/v1/part-1", request=replace(request, array=20, first=50, step=1, part_of="portal/a/v1"))
+    with pytest.raises(ValueError, match="is a part of the array portal/a/v1"):
+        again(part)
 
 
 def test_another_run_of_a_forced_run_is_forced_too() -> None:

@@ -14,10 +14,12 @@ import pytest
 from boto3.dynamodb.types import TypeSerializer
 
 from fleetcap import keys
+from fleetcap.adapters.control_table import StoredControlTable
 from fleetcap.model import Holder, JobStatus, Lease, SlotId
 from handlers.publish import Publish
+from local.memory.items import MemoryItems
 from tests.examples import NOW, a_job
-from tests.fakes import Lines
+from tests.fakes import FakeRechecks, Lines
 
 LAMBDAS = Path(__file__).parents[2] / "lambdas"
 
@@ -59,6 +61,16 @@ class FakeUnpublished:
 
 
 @pytest.fixture
+def table() -> StoredControlTable:
+    return StoredControlTable(MemoryItems())
+
+
+@pytest.fixture
+def rechecks() -> FakeRechecks:
+    return FakeRechecks()
+
+
+@pytest.fixture
 def bus() -> FakeBus:
     return FakeBus()
 
@@ -74,8 +86,11 @@ def lines() -> Lines:
 
 
 @pytest.fixture
-def publish(bus: FakeBus, unpublished: FakeUnpublished, lines: Lines) -> Publish:
-    return Publish(bus, unpublished, "s3://cache/", lines)
+def publish(
+    bus: FakeBus, unpublished: FakeUnpublished, table: StoredControlTable, rechecks: FakeRechecks, lines: Lines
+) -> Publish:
+    told = frozenset({JobStatus.QUEUED.value, JobStatus.COMPLETED.value})
+    return Publish(bus, unpublished, table, rechecks, told, "s3://cache/", lines)
 
 
 def wire(item: keys.Item) -> dict[str, Any]:
@@ -89,12 +104,12 @@ def record(number: int, new: keys.Item | None, old: keys.Item | None = None) -> 
     return {"eventName": event, "dynamodb": {"SequenceNumber": f"{number:021d}", **images}}
 
 
-def ended(key: str, number: int) -> Record:
+def ended(key: str, number: int, status: JobStatus = JobStatus.COMPLETED) -> Record:
     """A job that ended, as the n-th record of the stream and the n-th change of its key."""
     queued = a_job(key, changes=number - 2)
     claim = keys.claim_write(queued, Holder(Lease(SlotId("default", 0), 1)), NOW, "op")
     running = keys.job_item(queued, "op") | dict(claim.sets)
-    finish = keys.finish_write(keys.job_from(running), JobStatus.COMPLETED, NOW, "", (), "op")
+    finish = keys.finish_write(keys.job_from(running), status, NOW, "", (), "op")
     return record(number, running | dict(finish.sets), running)
 
 
@@ -179,3 +194,51 @@ def test_a_record_that_cannot_even_be_put_aside_comes_again(
     poison = record(1, {**keys.job_key("odd"), "status": "COMPLETED"})
     assert failures(publish.handle({"Records": [poison, ended("b", 2)]})) == [1]
     assert bus.told == [("b", 2)]
+
+
+# --- those who wait for a job that ended
+
+
+def test_the_dependents_of_a_job_that_ended_are_named_once(
+    publish: Publish, table: StoredControlTable, rechecks: FakeRechecks
+) -> None:
+    for dependent in ("x", "y"):
+        table.lead(("a", "b"), dependent, NOW)
+    publish.handle({"Records": [ended("a", 1), ended("b", 2), ended("nobodys", 3)]})
+    assert rechecks.heard == [["x", "y"]]
+
+
+def test_only_an_end_is_told_to_dependents(
+    publish: Publish, table: StoredControlTable, rechecks: FakeRechecks, bus: FakeBus
+) -> None:
+    table.lead(("a",), "x", NOW)
+    publish.handle({"Records": [record(1, keys.job_item(a_job("a"), "op"))]})
+    assert (len(bus.taken), rechecks.heard) == (1, [])
+
+
+def test_an_end_of_which_there_is_to_be_no_event_is_told_to_dependents(
+    publish: Publish, table: StoredControlTable, rechecks: FakeRechecks, bus: FakeBus
+) -> None:
+    table.lead(("a",), "x", NOW)
+    assert failures(publish.handle({"Records": [ended("a", 1, JobStatus.FAILED)]})) == []
+    assert (bus.taken, rechecks.heard) == ([], [["x"]])
+
+
+def test_an_end_that_dependents_may_not_have_heard_of_comes_again_and_its_event_is_published(
+    publish: Publish, table: StoredControlTable, rechecks: FakeRechecks, bus: FakeBus
+) -> None:
+    table.lead(("a",), "x", NOW)
+    rechecks.reachable = False
+    batch = {"Records": [ended("a", 1)]}
+    assert failures(publish.handle(batch)) == [1]
+    assert bus.told == [("a", 1)]
+    rechecks.reachable = True
+    assert failures(publish.handle(batch)) == []
+    assert rechecks.heard == [["x"]]
+
+
+def test_an_end_whose_dependents_cannot_be_read_comes_again(
+    publish: Publish, table: StoredControlTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "dependents", lambda _: 1 / 0)
+    assert failures(publish.handle({"Records": [ended("a", 1)]})) == [1]

@@ -27,6 +27,10 @@ DYNAMO: Final = "lambdas/fleetcap/adapters/dynamo.py"
 WORKERS: Final = "lambdas/fleetcap/adapters/workers.py"
 EVENTS: Final = "lambdas/fleetcap/events.py"
 WIRING: Final = "lambdas/fleetcap/wiring.py"
+ARRAYS: Final = "lambdas/fleetcap/decide/arrays.py"
+JUDGE: Final = "lambdas/fleetcap/decide/dependencies.py"
+DEPENDENCIES: Final = "lambdas/fleetcap/dependencies.py"
+PUBLISH: Final = "lambdas/handlers/publish.py"
 INTAKE: Final = "lambdas/handlers/intake.py"
 TASK_STATE: Final = "lambdas/handlers/task_state.py"
 TICK: Final = "lambdas/handlers/tick.py"
@@ -192,15 +196,45 @@ CLAUSES: Final = (
         "finish: running under this attempt",
         0,
         KEYS,
-        "running_at_attempt(job) if running else queued_at_attempt(job),",
-        f"{ANYTHING} if running else queued_at_attempt(job),",
+        "running_at_attempt(job) if running else unclaimed(job),",
+        f"{ANYTHING} if running else unclaimed(job),",
     ),
     Guard(
         "withdraw: queued at the attempt as read",
         0,
         KEYS,
-        "running_at_attempt(job) if running else queued_at_attempt(job),",
-        f"running_at_attempt(job) if running else {ANYTHING},",
+        "is JobStatus.WAITING else queued_at_attempt(job)",
+        f"is JobStatus.WAITING else {ANYTHING}",
+    ),
+    Guard(
+        "withdraw: the run as read is waiting",
+        0,
+        KEYS,
+        "return run_waiting(job.run) if job.status",
+        f"return {ANYTHING} if job.status",
+    ),
+    Guard(
+        "unblock: the run as read is waiting",
+        0,
+        KEYS,
+        "        run_waiting(waiting.run),\n",
+        f"        {ANYTHING},\n",
+    ),
+    Guard(
+        "unblock, withdraw: the run as read is waiting (the run)",
+        0,
+        KEYS,
+        """"#run = :run AND #status = :waiting",
+        {":run": run, ":waiting": JobStatus.WAITING.value},""",
+        '"#status = :waiting", {":waiting": JobStatus.WAITING.value},',
+    ),
+    Guard(
+        "unblock, withdraw: the run as read is waiting (waiting)",
+        0,
+        KEYS,
+        """"#run = :run AND #status = :waiting",
+        {":run": run, ":waiting": JobStatus.WAITING.value},""",
+        '"#run = :run", {":run": run},',
     ),
     Guard(
         "cancel: the run as read is running",
@@ -589,7 +623,7 @@ RULES: Final = (
         "rule 10: a job that READY lanes leave waiting gets a launch",
         10,
         CAPACITY,
-        "if self.ready > 0 and self._now - max(job.queued_at, job.due_at) < limits.UNSERVED_S:",
+        "if self.ready > 0 and self._now - job.runnable_at < limits.UNSERVED_S:",
         "if self.ready > 0:",
     ),
     Guard(
@@ -649,7 +683,7 @@ RULES: Final = (
         14,
         INTAKE,
         """        standing = self.fleet.table.job(accepted.key)
-        asks_cache = not accepted.force and (standing is None or standing.ended)
+        asks_cache = not (accepted.force or accepted.request.array) and (standing is None or standing.ended)
         cached = asks_cache and self.cache.has_all(_results(accepted))
 """,
         """        cached = self.cache.has_all(_results(accepted))
@@ -977,8 +1011,8 @@ OWN: Final = (
         "intake: of one key in a batch only the first decides before it is put",
         0,
         INTAKE,
-        "self._look(accepted) if alone else None)",
-        "self._look(accepted))",
+        "self._look(accepted) if alone else None, record)",
+        "self._look(accepted), record)",
     ),
     Guard(
         "shares: a job that came back is not where the queue has come to",
@@ -1024,4 +1058,224 @@ OWN: Final = (
     ),
 )
 
-GUARDS: Final = (*CLAUSES, *RULES, *OWN)
+ORDER: Final = (
+    Guard(
+        "dependency: a job with parents begins as waiting",
+        0,
+        INTAKE,
+        "    waits = accepted.request.depends_on or accepted.request.array\n",
+        "    waits = accepted.request.array\n",
+    ),
+    Guard(
+        "dependency: a parent that has not ended is waited for",
+        0,
+        JUDGE,
+        "if key not in parents or not parents[key].ended)",
+        "if key not in parents)",
+    ),
+    Guard(
+        "dependency: a parent that is not known is waited for",
+        0,
+        JUDGE,
+        "if key not in parents or not parents[key].ended)",
+        "if key in parents and not parents[key].ended)",
+    ),
+    Guard(
+        "dependency: a parent that failed fails the job",
+        0,
+        JUDGE,
+        "            if parent.ended and parent.status is not JobStatus.COMPLETED:\n",
+        "            if False:\n",
+    ),
+    Guard(
+        "dependency: only where it was asked for",
+        0,
+        JUDGE,
+        "    if job.request.on_parent_failure is OnParentFailure.FAIL:\n",
+        "    if True:\n",
+    ),
+    Guard(
+        "dependency: the wait for a parent that never comes ends",
+        0,
+        JUDGE,
+        "    if now - job.queued_at > limit_s:\n",
+        "    if False:\n",
+    ),
+    Guard(
+        "dependency: and not before its time",
+        0,
+        JUDGE,
+        "    if now - job.queued_at > limit_s:\n",
+        "    if now - job.queued_at > limit_s / 4:\n",
+    ),
+    Guard(
+        "dependency: a circle is looked for",
+        0,
+        DEPENDENCIES,
+        "    if isinstance(verdict, dependencies.Wait) and (way := _circle(fleet, job, parents)):\n",
+        "    if way := []:\n",
+    ),
+    Guard(
+        "dependency: a circle leads back to the job itself",
+        0,
+        DEPENDENCIES,
+        "        if job.key in waiting.request.depends_on:\n            return dependencies.circle(job.key, waits)\n",
+        "        if set(waits) & set(waiting.request.depends_on):\n            return [job.key]\n",
+    ),
+    Guard(
+        "dependency: the edges are written before the job is put",
+        0,
+        INTAKE,
+        """                    self.fleet.table.lead(parents, job.key, self.fleet.clock.now())  # who ends now finds it
+                    if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
+""",
+        """                    if self.fleet.table.put(job, replacing, self.fleet.clock.unique()):
+                        self.fleet.table.lead(parents, job.key, self.fleet.clock.now())
+""",
+    ),
+    Guard(
+        "dependency: a job is judged after its put",
+        0,
+        INTAKE,
+        "            yield from self._settled(job.key)\n        elif",
+        "            return\n        elif",
+    ),
+    Guard(
+        "dependency: a job that waits is judged whoever put it",
+        0,
+        INTAKE,
+        "        if job.status is JobStatus.WAITING:\n            yield from",
+        "        if job.status is JobStatus.WAITING and isinstance(decision, admit.Enqueue):\n            yield from",
+    ),
+    Guard(
+        "dependency: whoever unblocks a job asks for its worker",
+        0,
+        INTAKE,
+        "if job and (unblocked or admit.asks_for_capacity",
+        "if job and (admit.asks_for_capacity",
+    ),
+    Guard(
+        "dependency: publish names those who wait for a job that ended",
+        0,
+        PUBLISH,
+        "        failed += self._wake(changes)\n",
+        "",
+    ),
+    Guard(
+        "dependency: whom publish could not name comes again",
+        0,
+        PUBLISH,
+        "            return list(ended)\n",
+        "",
+    ),
+    Guard(
+        "dependency: the tick judges those of whom nobody was told",
+        0,
+        TICK,
+        "    dependencies.settle_some(fleet, fleet.pools[standing.pool.name])\n",
+        "    pass\n",
+    ),
+    Guard(
+        "dependency: the tick goes through all that wait",
+        0,
+        JUDGE,
+        "    start = int(now // limits.TICK_PERIOD_S) * step % len(waiting)\n",
+        "    start = 0 * step\n",
+    ),
+    Guard(
+        "dependency: the wait for parents does not count as one for capacity",
+        0,
+        DEADLINES,
+        "now - job.runnable_at, starved_s, why)",
+        "now - job.queued_at, starved_s, why)",
+    ),
+)
+
+ARRAY: Final = (
+    Guard(
+        "grow: the run as read is waiting",
+        0,
+        KEYS,
+        'return Write("grow", job_key(array.key), run_waiting(array.run), {"grown": True})',
+        f'return Write("grow", job_key(array.key), {ANYTHING}, {{"grown": True}})',
+    ),
+    Guard(
+        "gather: the run as read is waiting",
+        0,
+        KEYS,
+        'name="gather", condition=run_waiting(array.run), sets=sets)',
+        f'name="gather", condition={ANYTHING}, sets=sets)',
+    ),
+    Guard(
+        "array: only what has grown ends with its parts",
+        0,
+        DEPENDENCIES,
+        "if array.grown else [None]",
+        "if True else [None]",
+    ),
+    Guard(
+        "array: every part is waited for",
+        0,
+        ARRAYS,
+        "        if part is None or not part.ended:\n",
+        "        if part is not None and not part.ended:\n            continue\n        if part is None:\n",
+    ),
+    Guard(
+        "array: it has grown only once all its parts are put",
+        0,
+        INTAKE,
+        "        inner: list[str] = []\n",
+        "        inner: list[str] = []\n        self.fleet.table.grow(array)\n",
+    ),
+    Guard(
+        "array: the words of its parts are sent",
+        0,
+        INTAKE,
+        "            self.rechecks.recheck(inner)\n",
+        "            pass\n",
+    ),
+    Guard(
+        "array: an element answers it whatever the clock that put it",
+        0,
+        INTAKE,
+        "            now = max(now, accepted.sent_at)  #",
+        "            pass  #",
+    ),
+    Guard(
+        "array: a cancelled one ends its parts",
+        0,
+        INTAKE,
+        "        if array.status is JobStatus.CANCELLED:\n            self._cancel_parts(array)\n",
+        "",
+    ),
+    Guard(
+        "array: one that was cancelled while it grew ends what it has put",
+        0,
+        INTAKE,
+        "            self._cancel_parts(standing)\n",
+        "            pass\n",
+    ),
+    Guard(
+        "array: the end of an element is told to it",
+        0,
+        PUBLISH,
+        "            found.append(change.array)\n",
+        "            pass\n",
+    ),
+    Guard(
+        "array: its cancel is told to itself",
+        0,
+        PUBLISH,
+        "            found.append(change.workflow_key)\n",
+        "            pass\n",
+    ),
+    Guard(
+        "array: a ceiling lets the elements of an accepted one in",
+        0,
+        INTAKE,
+        "if not most or accepted.request.part_of or self",
+        "if not most or self",
+    ),
+)
+
+GUARDS: Final = (*CLAUSES, *RULES, *OWN, *ORDER, *ARRAY)

@@ -9,8 +9,9 @@ import pytest
 
 from fleetcap import keys
 from fleetcap.fleet import Fleet
+from handlers.publish import Publish
 from local.simulator.exhaust import Budget, Scope, explore
-from local.simulator.scopes import AmbiguousLaunch, StoppedTwice, TwoDeciders, TwoWorkers
+from local.simulator.scopes import AmbiguousLaunch, ParentEnds, StoppedTwice, TwoDeciders, TwoWorkers
 
 ANYTHING: Final = keys.Condition("anything", "attribute_exists(#pk) OR attribute_not_exists(#pk)")
 
@@ -23,7 +24,13 @@ def within(scope: type[Scope], crashes: int, faults: int) -> type[Scope]:
 @pytest.mark.long
 @pytest.mark.parametrize(
     "scope",
-    [within(TwoDeciders, 1, 1), within(AmbiguousLaunch, 0, 0), within(StoppedTwice, 0, 0), within(TwoWorkers, 1, 0)],
+    [
+        within(TwoDeciders, 1, 1),
+        within(AmbiguousLaunch, 0, 0),
+        within(StoppedTwice, 0, 0),
+        within(TwoWorkers, 1, 0),
+        within(ParentEnds, 1, 0),
+    ],
     ids=lambda scope: f"{scope.__name__}-{scope.budget.crashes}-{scope.budget.faults}",
 )
 def test_no_path_of_a_small_scope_breaks_an_invariant(scope: type[Scope]) -> None:
@@ -45,6 +52,13 @@ def test_a_broken_guard_shows_on_some_path_and_is_told(monkeypatch: pytest.Monke
     assert found.violation.invariant == "ONE-RUN"
     assert found.lines[-1].outcome == "VIOLATION"
     assert sum(line.what.startswith("put JOB#a") for line in found.lines) >= 1
+
+
+def test_an_end_that_is_told_to_nobody_shows_on_some_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Publish, "_wake", lambda *_: [])
+    found = explore(within(ParentEnds, 0, 0))
+    assert found.violation
+    assert found.violation.invariant == "LIVE"
 
 
 def test_a_crash_at_every_call_is_among_the_paths(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,8 @@ BAD_POOLS = {
     ),
     "a deadline before it begins": ({"dispatch_deadline_s": -1}, "dispatch_deadline_s of pool 'default' is -1"),
     "a wait of less than nothing": ({"waiting_limit_s": -1}, "waiting_limit_s of pool 'default' is -1"),
+    "parents that are waited for no time": ({"parents_limit_s": 0}, "parents_limit_s of pool 'default' is 0"),
+    "parents that are waited for too long": ({"parents_limit_s": 14 * 86_400 + 1}, "set 1 to 1209600"),
     "a ceiling below the ground": ({"active_jobs_max": -1}, "active_jobs_max of pool 'default' is -1"),
     "no lane": ({"jobs_per_worker": 0}, "jobs_per_worker of pool 'default' is 0"),
     "a sort larger than the worker": ({"sort_threads": 4, "jobs_per_worker": 2}, "is 2048 MB"),

@@ -20,6 +20,7 @@ intake                   | logs: CreateLogStream PutLogEvents             | Inta
 intake                   | logs: CreateLogStream PutLogEvents             | log-group:IntakeLogs             |
 intake                   | sqs: DeleteMessage GetQueueAttributes ReceiveMessage | queue Intake               |
 intake                   | sqs: SendMessage                               | queue Rejected                   |
+intake                   | sqs: SendMessage                               | queue Intake                     |
 intake                   | s3: GetObject                                  | Cache/*                          |
 intake                   | s3: ListBucket                                 | Cache                            |
 task_state               | logs: CreateLogStream PutLogEvents             | TaskStateLogs                    |
@@ -34,6 +35,8 @@ publish                  | logs: CreateLogStream PutLogEvents             | log-
 publish                  | dynamodb: DescribeStream GetRecords GetShardIterator ListStreams | ControlTable/stream |
 publish                  | events: PutEvents                              | Bus                              |
 publish                  | sqs: SendMessage                               | queue Unpublished                |
+publish                  | sqs: SendMessage                               | queue Intake                     |
+publish                  | dynamodb: Query                                | ControlTable                     | dynamodb:LeadingKeys is WAITS#*
 schedule                 | lambda: InvokeFunction                         | function Tick                    |
 task                     | dynamodb: GetItem UpdateItem                   | ControlTable                     |
 task                     | dynamodb: Query                                | ControlTable/index/open          |
@@ -156,7 +159,7 @@ def _granted(stacks: Synthesized) -> Iterator[Right]:
 def _rights(who: str, statement: Mapping[str, Any], speller: _Speller) -> Iterator[Right]:
     assert statement["Effect"] == "Allow"
     assert not statement.keys() - {"Effect", "Action", "Resource", "Condition"}
-    assert not statement.get("Condition", {}).keys() - {"ArnEquals", "StringEquals"}
+    assert not statement.get("Condition", {}).keys() - {"ArnEquals", "StringEquals", "ForAllValues:StringLike"}
     condition = " and ".join(
         f"{key} is {speller.spell(value)}"
         for keys in statement.get("Condition", {}).values()

@@ -234,16 +234,17 @@ def test_task_events_of_our_cluster_reach_a_queue_and_are_kept_when_they_cannot(
 
 
 @pytest.mark.parametrize(
-    ("which", "statuses"), [("stacks", ["COMPLETED", "FAILED", "CANCELLED"]), ("turned", ["QUEUED", "COMPLETED"])]
+    ("which", "statuses"),
+    [("stacks", ["COMPLETED", "FAILED", "CANCELLED"]), ("turned", ["QUEUED", "COMPLETED", "FAILED", "CANCELLED"])],
 )
-def test_publish_is_fed_jobs_of_the_wanted_statuses_and_nothing_blocks_the_stream(
+def test_publish_is_fed_jobs_of_the_wanted_statuses_and_all_that_ended_and_nothing_blocks_the_stream(
     which: str, statuses: list[str], request: pytest.FixtureRequest
 ) -> None:
     found: Synthesized = request.getfixturevalue(which)
     mapping = found.only("AWS::Lambda::EventSourceMapping", "PublishSource")
 
     (criteria,) = mapping["FilterCriteria"]["Filters"]
-    assert json.loads(criteria["Pattern"]) == keys.stream_filter(statuses)
+    assert json.loads(criteria["Pattern"])["dynamodb"]["NewImage"] == {"status": {"S": statuses}}
     assert (mapping["StartingPosition"], mapping["FunctionResponseTypes"]) == (
         "TRIM_HORIZON",
         ["ReportBatchItemFailures"],
@@ -254,7 +255,7 @@ def test_publish_is_fed_jobs_of_the_wanted_statuses_and_nothing_blocks_the_strea
     assert mapping["DestinationConfig"]["OnFailure"]["Destination"]["Fn::GetAtt"][0].startswith("Unpublished")
 
 
-def test_publish_knows_the_bus_and_the_cache_and_no_pool(turned: Synthesized) -> None:
+def test_publish_knows_bus_cache_table_and_intake_and_no_pool(turned: Synthesized) -> None:
     environment = turned.only("AWS::Lambda::Function", "Publish")["Environment"]["Variables"]
 
     names = {name for name in environment if name.startswith("FLEETCAP_")}
@@ -264,7 +265,11 @@ def test_publish_knows_the_bus_and_the_cache_and_no_pool(turned: Synthesized) ->
         keys.ENV_CACHE_BUCKET,
         keys.ENV_CACHE_PREFIX,
         keys.ENV_METRICS,
+        keys.ENV_EVENT_STATUSES,
+        keys.ENV_INTAKE_QUEUE_URL,
+        keys.ENV_TABLE,
     }
+    assert environment[keys.ENV_EVENT_STATUSES] == "QUEUED,COMPLETED"
     assert environment["AWS_SDK_UA_APP_ID"] == "genomics-publish"
     assert turned.only("AWS::Events::EventBus")["Name"] == "genomics"
 

@@ -195,6 +195,12 @@ class StoredControlTable:
             for item in self._items.open(keys.running_pk(pool.name, bank), limits.OPEN_PAGE_ITEMS)
         ]
 
+    def waiting(self, pool: Pool, limit: int) -> list[Queued]:
+        found: list[Queued] = []
+        for shard in range(pool.shards):
+            found += map(self._read.queued, islice(self._items.open(keys.waiting_pk(pool.name, shard), limit), limit))
+        return sorted(found, key=lambda entry: entry.rank)[:limit]
+
     def active(self, pool: Pool, most: int) -> int:
         banks = range(self.override(pool.name).banks)
         partitions = [keys.queued_pk(pool.name, shard) for shard in range(pool.shards)]
@@ -205,6 +211,24 @@ class StoredControlTable:
     def put(self, job: Job, replacing: Job | None, op: str) -> bool:
         put = keys.put_write(job, replacing, op)
         return _landed(self._items.put(put), put.op) is not None
+
+    def lead(self, parents: Iterable[str], dependent: str, now: float) -> None:
+        for parent in parents:
+            self._items.put(keys.edge_write(parent, dependent, now))
+
+    def dependents(self, parent: str) -> list[str]:
+        return list(map(keys.dependent_from, self._items.partition(keys.edges_pk(parent))))
+
+    def unblock(self, waiting: Job, now: float, op: str, rank: str = "") -> Job | None:
+        return self._job(keys.unblock_write(waiting, now, op, rank))
+
+    def grow(self, array: Job) -> bool:
+        return self._write(keys.grow_write(array)) is not None
+
+    def gather(
+        self, array: Job, status: JobStatus, now: float, error: str, counts: tuple[int, int, int], op: str
+    ) -> bool:
+        return self._write(keys.gather_write(array, status, now, error, counts, op)) is not None
 
     def claim(self, queued: Job, holder: Holder, now: float, op: str, task: str = "") -> Job | None:
         return self._job(keys.claim_write(queued, holder, now, op, task))

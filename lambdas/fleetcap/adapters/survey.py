@@ -22,11 +22,11 @@ class Survey(DynamoControlTable):
     """The control table as an onlooker reads it."""
 
     def unended(self, pools: Iterable[Pool], most: int) -> Found:
-        """Jobs that the lagging index shows as RUNNING or QUEUED, as they stand now; at most `most` queued a pool."""
+        """Jobs that the lagging index shows as unended, as they stand now; of a pool at most `most` that do not run."""
         wanted: list[str] = []
         whole = True
         for pool in pools:
-            queued = self.queued(pool, math.inf, most + 1)
+            queued = [*self.queued(pool, math.inf, most + 1), *self.waiting(pool, most + 1)]
             whole &= len(queued) <= most
             wanted += [entry.key for entry in self.running(pool)] + [entry.key for entry in queued[:most]]
         return Found(self.jobs(list(dict.fromkeys(wanted))), whole)

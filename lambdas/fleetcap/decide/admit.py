@@ -48,7 +48,7 @@ def asks_for_capacity(decision: Admission, job: Job, now: float) -> bool:
     """
     if job.status is not JobStatus.QUEUED:
         return False
-    return isinstance(decision, Enqueue) or now - job.queued_at > limits.FRESH_LEASE_S
+    return isinstance(decision, Enqueue) or now - job.as_queued.runnable_at > limits.FRESH_LEASE_S
 
 
 def admit(job: Job | None, sent_at: float, cached: bool, force: bool = False) -> Admission:

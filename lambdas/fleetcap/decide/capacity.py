@@ -223,7 +223,7 @@ def scale(view: View, wanted: Collection[str] | None, most: int) -> list[LeaseFo
             break
         asked = wanted is None or job.key in wanted
         if lanes.take(job):
-            passing += [job.queued_at] if asked and not lanes.promised(job) else []
+            passing += [job.runnable_at] if asked and not lanes.promised(job) else []
         elif asked or _passed_by(passing, job):
             leases.append(LeaseFor(job.key))
             lanes.launching += view.pool.jobs_per_worker - 1
@@ -239,7 +239,7 @@ def _short_of(view: View, lanes: _Lanes, coming: int) -> int:
 
 def _passed_by(passing: list[float], job: Queued) -> bool:
     """Whether a job that came later took a lane ahead of this one. Each that did makes up for one."""
-    later = next((queued_at for queued_at in passing if queued_at > job.queued_at), None)
+    later = next((runnable_at for runnable_at in passing if runnable_at > job.runnable_at), None)
     if later is not None:
         passing.remove(later)
     return later is not None
@@ -291,7 +291,7 @@ class _Lanes:
         """Whether a lane serves this job. READY lanes that left it waiting for minutes evidently do not."""
         if self.promised(job):
             return True
-        if self.ready > 0 and self._now - max(job.queued_at, job.due_at) < limits.UNSERVED_S:
+        if self.ready > 0 and self._now - job.runnable_at < limits.UNSERVED_S:
             self.ready -= 1
             return True
         if self.launching > 0:

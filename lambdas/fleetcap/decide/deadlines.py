@@ -25,7 +25,7 @@ def looms(pool: Pool, slots: Sequence[Slot], now: float) -> bool:
 def overdue(pool: Pool, slots: Sequence[Slot], queued: Iterable[Queued], now: float) -> list[Overdue]:
     """The jobs that have waited too long. Only time in which the cap had room and no worker came counts as starving."""
     starved_s, why = _starved_s(pool, slots, now), capacity.pool_backoff(pool, slots, now).reason
-    found = ((job, _error(pool, now - max(job.queued_at, job.due_at), starved_s, why)) for job in queued)
+    found = ((job, _error(pool, now - job.runnable_at, starved_s, why)) for job in queued)
     return [Overdue(job, error) for job, error in found if error]
 
 
