@@ -406,6 +406,9 @@ class History:
             try:
                 deed(process)
                 heard = True
+            except pools.Refused:
+                heard = True
+                self.truth.seen["a word was refused"] += 1
             except (NoAnswer, jobs.Contended):
                 pass
 
