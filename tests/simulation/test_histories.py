@@ -54,6 +54,7 @@ RARE: Final = {
     "refused lease: the slot is not retiring",
     "refused missing: the generation is as read",
     "refused missing: the slot is held",
+    "refused retire: no newer cap has marked it",
 }
 """Branches that so few histories take that these need not; `make simulate` runs enough for them."""
 
@@ -136,7 +137,7 @@ def test_a_message_that_is_given_up_too_early_is_a_loss(monkeypatch: pytest.Monk
         return handle(intake, event) | {"batchItemFailures": []}
 
     monkeypatch.setattr(Intake, "handle", swallow)
-    assert next(invariants(map(plan, range(400)))) == "NO-LOSS"
+    assert "NO-LOSS" in invariants(map(plan, range(400)))
 
 
 def test_an_error_that_the_world_does_not_explain_is_a_violation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,6 +110,7 @@ def places(result: Result, tenant: str, since_s: float) -> list[int]:
 
 
 LATE_S: Final = 200.0
+TAKEN_IN_S: Final = 1_000.0
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -172,13 +173,14 @@ def test_jobs_that_come_back_from_dead_workers_do_not_let_a_newcomer_go_first(se
 @pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 def test_ten_jobs_do_not_wait_for_ten_thousand_though_calls_fail(seed: int) -> None:
+    """They come when all of those have been taken in: SQS keeps no order, and knows no tenants."""
     result = told(
         seed,
         Burst("many", 10_000, over_s=60.0, duration_s=20.0),
-        Burst("few", 10, at=LATE_S),
+        Burst("few", 10, at=TAKEN_IN_S),
         cap=64,
         faults=frozenset(Fault) - {Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.CRASH_LATE},
         fault_rate=0.003,
-        calm_at=600.0,
+        calm_at=1_600.0,
     )
-    assert places(result, "few", LATE_S)[-1] <= 2 * 10 + 64 + limits.LOOK_SPREAD
+    assert places(result, "few", TAKEN_IN_S)[-1] <= 2 * 10 + 64 + limits.LOOK_SPREAD
