@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
@@ -96,8 +96,8 @@ def job(
     with reached(name, stack) as target:
         standing = known(target, key)
         check_run(standing, run)
-        waits_for = waits(target, standing)
         parents = {parent.key: parent for parent in target.table.jobs(standing.request.depends_on)}
+        waits_for = waits(target, standing, parents)
         sizes = {artifact: target.cache.size_bytes(artifact) for artifact in standing.artifacts}
     if as_json:
         artifacts = [{"key": artifact, "size_bytes": found} for artifact, found in sizes.items()]
@@ -108,13 +108,14 @@ def job(
         board.console().print(board.sheet(standing, sizes, parents, time.time(), waits_for))
 
 
-def waits(target: Target, standing: Job) -> str:
+def waits(target: Target, standing: Job, parents: Mapping[str, Job] | None = None) -> str:
     """What the job waits for, in one sentence; empty where it does not wait."""
-    if standing.status is not JobStatus.QUEUED:
+    if standing.status not in {JobStatus.QUEUED, JobStatus.WAITING}:
         return ""
     if standing.pool not in target.pools:
         return f"its pool {standing.pool} is not deployed any more; cancel it, and submit it to another"
-    return pools.waits_for(target.table, target.pools[standing.pool], standing, SystemClock().now())
+    pool = target.pools[standing.pool]
+    return pools.waits_for(target.table, pool, standing, SystemClock().now(), parents)
 
 
 def known(target: Target, key: str) -> Job:

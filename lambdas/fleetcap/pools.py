@@ -64,9 +64,9 @@ def _state(slot: Slot, busy: bool) -> str:
     return "busy" if busy else "idle"
 
 
-def waits_for(table: ControlTable, pool: Pool, job: Job, now: float) -> str:
-    """What a job of this pool waits for, in one sentence; empty for one that does not wait."""
-    return waiting.why(job, seen(table, pool, now).view)
+def waits_for(table: ControlTable, pool: Pool, job: Job, now: float, parents: Mapping[str, Job] | None = None) -> str:
+    """What a job of this pool waits for, in one sentence; empty for one that does not wait. `parents`: by key."""
+    return waiting.why(job, seen(table, pool, now).view, parents)
 
 
 # --- saying

@@ -83,6 +83,26 @@ def test_it_is_tried_again_later() -> None:
     assert why(empty_slots(1), job=replace(JOB, due_at=due)) == "it is tried again at 01:01:01 UTC"
 
 
-@pytest.mark.parametrize("status", [status for status in JobStatus if status is not JobStatus.QUEUED])
+def waits_for(parents: Sequence[Job], *wanted: str, array: int = 0) -> str:
+    job = a_job("mine", JobStatus.WAITING, request=replace(JOB.request, depends_on=wanted, array=array))
+    view = View(a_pool(), empty_slots(4), [], [], NOW)
+    return waiting.why(job, view, {parent.key: parent for parent in parents})
+
+
+def test_it_waits_for_the_jobs_that_it_depends_on() -> None:
+    done, runs = a_job("done", JobStatus.COMPLETED), a_job("runs", JobStatus.RUNNING)
+    said = waits_for([done, runs], "done", "runs", "late")
+    assert said == "waiting for 2 of 3 that it depends on: runs, late (not known yet)"
+    assert waits_for([], *"abcde").endswith("a (not known yet), b (not known yet), c (not known yet) and 2 more")
+    assert waits_for([done], "done") == "all that it depends on have ended, and it is about to hear of it"
+
+
+def test_an_array_waits_for_its_elements() -> None:
+    assert waits_for([], array=1_000) == "it ends when its 1,000 elements have"
+
+
+@pytest.mark.parametrize(
+    "status", [status for status in JobStatus if status not in {JobStatus.QUEUED, JobStatus.WAITING}]
+)
 def test_a_job_that_does_not_wait_waits_for_nothing(status: JobStatus) -> None:
     assert why([ready(0)], job=replace(JOB, status=status)) == ""

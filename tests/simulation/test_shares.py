@@ -171,7 +171,7 @@ def test_jobs_that_come_back_from_dead_workers_do_not_let_a_newcomer_go_first(se
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("seed", SEEDS[:1])
 def test_ten_jobs_do_not_wait_for_ten_thousand_though_calls_fail(seed: int) -> None:
     """They come when all of those have been taken in: SQS keeps no order, and knows no tenants."""
     result = told(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Final
+
 from fleetcap import limits
 from fleetcap.decide import capacity
 from fleetcap.model import Job, JobStatus, Mode, SlotState
 
+_PARENTS_NAMED: Final = 3
 
-def why(job: Job, view: capacity.View) -> str:
+
+def why(job: Job, view: capacity.View, parents: Mapping[str, Job] | None = None) -> str:
     """What the job waits for, as far as `view`, all of its pool's slots and the first of its queue, can tell.
 
-    Empty for a job that does not wait.
+    `parents`: those of the jobs that it depends on that are known, by key. Empty for a job that does not wait.
     """
+    if job.status is JobStatus.WAITING:
+        return _for_others(job, parents or {})
     if job.status is not JobStatus.QUEUED:
         return ""
     if job.due_at > view.now:
@@ -22,6 +29,18 @@ def why(job: Job, view: capacity.View) -> str:
         return "its worker is starting"
     behind = _behind(sum(other.rank < job.rank for other in view.queued))
     return f"{_what(wait, len(coming))}; {behind}"
+
+
+def _for_others(job: Job, parents: Mapping[str, Job]) -> str:
+    if job.request.array:
+        return f"it ends when its {job.request.array:,} elements have"
+    wanted = job.request.depends_on
+    pending = [key for key in wanted if key not in parents or not parents[key].ended]
+    if not pending:
+        return "all that it depends on have ended, and it is about to hear of it"
+    named = [key if key in parents else f"{key} (not known yet)" for key in pending[:_PARENTS_NAMED]]
+    more = f" and {len(pending) - _PARENTS_NAMED} more" if len(pending) > _PARENTS_NAMED else ""
+    return f"waiting for {len(pending)} of {len(wanted)} that it depends on: {', '.join(named)}{more}"
 
 
 def _what(wait: capacity.Wait | None, coming: int) -> str:
