@@ -424,6 +424,14 @@ class Operations(RuleBasedStateMachine):
             known = replace(known, status=JobStatus.WAITING)
         self.write(self.table.finish, known, status, now, "error", ("one", "two"), self.op())
 
+    @rule(key=names, waits=st.booleans(), now=nows)
+    def withdraw_one_that_waits(self, key: str, waits: bool, now: float) -> None:
+        """As its author takes it to wait; it does, if it was put just before."""
+        if waits and not self.known.job(key):
+            self.put(key, 5, True)
+        known = replace(self.job(key, FRESH), status=JobStatus.WAITING)
+        self.write(self.table.finish, known, JobStatus.FAILED, now, "error", (), self.op())
+
     @rule(key=names, age=ages, theirs=st.sampled_from([True, True, False]), due_at=nows)
     def requeue(self, key: str, age: int, theirs: bool, due_at: float) -> None:
         known = self.job(key, age)
