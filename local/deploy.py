@@ -107,7 +107,8 @@ def deploy(assembly: Path, cloud: Endpoints) -> dict[str, str]:
     while pending := [n for n in stacks if n not in done]:
         name = next(n for n in pending if not (set(stacks[n].get("dependencies", [])) & set(pending)))
         _upload_assets(cloud, assembly, assembly / f"{name}.assets.json", bucket, account)
-        outputs |= _create(cloud, name, (assembly / stacks[name]["properties"]["templateFile"]).read_text())
+        template = (assembly / stacks[name]["properties"]["templateFile"]).read_text()
+        outputs |= _create(cloud, name, template, _uploaded(cloud, bucket, name, template))
         done.add(name)
     return outputs
 
@@ -157,12 +158,19 @@ def _zipped(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _create(cloud: Endpoints, name: str, template: str) -> dict[str, str]:
+def _uploaded(cloud: Endpoints, bucket: str, name: str, template: str) -> str:
+    """Where the template lies, as the CDK CLI has it: in the request itself there is room for 51,200 characters."""
+    key = f"{name}.template.json"
+    cloud.client("s3").put_object(Bucket=bucket, Key=key, Body=template.encode())
+    return f"https://s3.amazonaws.com/{bucket}/{key}"
+
+
+def _create(cloud: Endpoints, name: str, template: str, url: str) -> dict[str, str]:
     """Create one stack and wait for it; its outputs."""
     client = cloud.client("cloudformation")
     client.create_stack(
         StackName=name,
-        TemplateBody=template,
+        TemplateURL=url,
         Parameters=[{"ParameterKey": p, "ParameterValue": LAYER_PARAMETER} for p in layer_parameters(template)],
         Capabilities=["CAPABILITY_NAMED_IAM"],
     )
