@@ -46,8 +46,7 @@ $(CDK): package.json package-lock.json | $(READY)
 
 test: check $(CDK)  ## everything: style, types, all tests
 	pytest -q -n 2 -m "not cloud" tests
-	@# Three at a time on two cores: much of their time they wait.
-	pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m cloud tests
+	pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m cloud tests
 
 quick: $(READY)  ## the two-minute inner loop: style, types, tests without the embedded cloud and long searches
 	ruff check . && ruff format --check . && mypy

@@ -102,7 +102,7 @@ class Control(Stack):
         tick = self._decider(
             "tick",
             {},
-            allow(["ecs:DescribeTasks", "ecs:StopTask"], self._tasks_arn()),
+            allow(["ecs:DescribeTasks"], self._tasks_arn()),
             # Its resource is the cluster's EC2 machines, of which there are none; the condition names the cluster.
             allow(["ecs:ListTasks"], "*", when={"ArnEquals": {"ecs:cluster": self._worker.cluster.cluster_arn}}),
         )
@@ -223,6 +223,8 @@ class Control(Stack):
                 *(self._family_arn(family) for family in worker.families.values()),
                 when={"ArnEquals": {"ecs:cluster": worker.cluster.cluster_arn}},
             ),
+            # A task that turns out to live under a slot that was freed meanwhile is stopped by whoever learns of it.
+            allow(["ecs:StopTask"], self._tasks_arn()),
             allow(["ecs:TagResource"], self._tasks_arn(), when={"StringEquals": {"ecs:CreateAction": "RunTask"}}),
             allow(
                 ["iam:PassRole"],

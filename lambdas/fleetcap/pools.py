@@ -119,8 +119,10 @@ def fit_the_cap(table: Slots, clock: Clock, pool: Pool, cap_max: int) -> Iterato
     """
     standing = {slot.id: slot for slot in table.slots(pool.name)}
     for slot in standing.values():
-        if slot.retire != (slot.id.number >= pool.cap):
-            table.retire(slot.id, not slot.retire, pool.version)
+        above = slot.id.number >= pool.cap
+        # A mark of an older cap is renewed: whoever still means to take it back for a cap in between comes too late.
+        if slot.retire != above or (above and slot.cap_version < pool.version):
+            table.retire(slot.id, above, pool.version)
             yield slot.id
     for number in range(pool.cap, min(cap_max, (pool.banks + 1) * limits.BANK_SLOTS)):
         slot_id = SlotId(pool.name, number)

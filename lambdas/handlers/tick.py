@@ -21,9 +21,14 @@ class Pass(NamedTuple):
 
 
 def handle(fleet: Fleet) -> list[Pass]:
-    """One pass over all pools. It holds no state, may be killed anywhere, and two of them may run at once."""
+    """One pass over all pools. It holds no state, may be killed anywhere, and two of them may run at once.
+
+    Another pool comes first each minute: were the time too short for all, each would still have its turn.
+    """
     passes: list[Pass] = []
-    for pool in fleet.pools.values():
+    pools = list(fleet.pools.values())
+    first = int(fleet.clock.now() // limits.TICK_PERIOD_S) % max(len(pools), 1)
+    for pool in [*pools[first:], *pools[:first]]:
         began_at = fleet.clock.now()
         with _failing_alone(fleet, pool, "slots"):
             standing = fleet.look(pool, whole=True)

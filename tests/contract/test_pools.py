@@ -180,6 +180,16 @@ def test_a_mark_of_an_older_cap_comes_too_late(world: World) -> None:
     assert [slot.retire for slot in world.slots] == [False, True, True]
 
 
+def test_who_means_to_take_marks_back_for_a_cap_in_between_comes_too_late(world: World) -> None:
+    world.cap = 3
+    world.tick()
+    world.set_cap(1)
+    between = world.say(cap=3)[1]  # and its author has read the marks, and not yet taken them back
+    world.set_cap(1)
+    assert not world.table.retire(SlotId("default", 2), False, between.version)
+    assert [slot.retire for slot in world.slots] == [False, True, True]
+
+
 def test_who_dies_while_marking_is_made_good_by_the_tick_or_by_saying_it_again(world: World) -> None:
     world.cap = 4
     world.tick()

@@ -171,6 +171,12 @@ def test_once_a_newer_image_has_started_the_older_ones_take_no_further_job() -> 
     assert told(view(slots, replace(a_pool(), image="new"))) == [(0, "leave")]
 
 
+def test_a_new_worker_whose_launch_nobody_recorded_is_not_taken_for_an_old_one() -> None:
+    unrecorded = of_image(1, "new", 60, leased_at=NOW - 60)
+    slots = [of_image(0, "old", 900), replace(unrecorded, launched_at=0.0)]
+    assert told(view(slots, replace(a_pool(), image="new"))) == [(0, "leave")]
+
+
 def test_a_decider_that_was_not_deployed_yet_does_not_take_the_newer_image_for_an_older_one() -> None:
     slots = [of_image(0, "old", 900), of_image(1, "new", 60)]
     assert told(view(slots, replace(a_pool(), image="old"))) == [(0, "leave")]

@@ -969,8 +969,8 @@ OWN: Final = (
         "standby: an old image leaves only once a newer one has started",
         0,
         STANDBY,
-        "newest = max(ready, key=lambda slot: slot.launched_at, default=None)",
-        "newest = min(ready, key=lambda slot: slot.launched_at, default=None)",
+        "newest = max(ready, key=_began_at, default=None)",
+        "newest = min(ready, key=_began_at, default=None)",
     ),
     Guard(
         "worker: nothing is claimed in a pool that is not open",
@@ -1018,8 +1018,8 @@ OWN: Final = (
         "shares: a job that came back is not where the queue has come to",
         0,
         CONTROL_TABLE,
-        "for entry in waiting if entry.due_at == entry.queued_at), 1)",
-        "for entry in waiting), 1)",
+        "for each in waiting if each.due_at == each.queued_at or not each.attempt)",
+        "for each in waiting)",
     ),
     Guard(
         "shares: each priority has come to a place of its own",

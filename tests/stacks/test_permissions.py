@@ -13,6 +13,7 @@ who                      | may                                            | on  
 intake task_state tick   | dynamodb: GetItem PutItem Query UpdateItem     | ControlTable                     |
 intake task_state tick   | dynamodb: Query                                | ControlTable/index/open          |
 intake task_state tick   | ecs: RunTask                                   | task-definition/…Pooldefault:*   | ecs:cluster is Cluster
+intake task_state tick   | ecs: StopTask                                  | task/Cluster/*                   |
 intake task_state tick   | ecs: TagResource                               | task/Cluster/*                   | ecs:CreateAction is RunTask
 intake task_state tick   | iam: PassRole                                  | TaskRole                         | iam:PassedToService is ecs-tasks.amazonaws.com
 intake task_state tick   | iam: PassRole                                  | ExecutionRole                    | iam:PassedToService is ecs-tasks.amazonaws.com
@@ -28,7 +29,7 @@ task_state               | logs: CreateLogStream PutLogEvents             | log-
 task_state               | sqs: DeleteMessage GetQueueAttributes ReceiveMessage | queue Events               |
 tick                     | logs: CreateLogStream PutLogEvents             | TickLogs                         |
 tick                     | logs: CreateLogStream PutLogEvents             | log-group:TickLogs               |
-tick                     | ecs: DescribeTasks StopTask                    | task/Cluster/*                   |
+tick                     | ecs: DescribeTasks                             | task/Cluster/*                   |
 tick                     | ecs: ListTasks                                 | *                                | ecs:cluster is Cluster
 publish                  | logs: CreateLogStream PutLogEvents             | PublishLogs                      |
 publish                  | logs: CreateLogStream PutLogEvents             | log-group:PublishLogs            |

@@ -286,7 +286,9 @@ class StoredControlTable:
         for shard in range(pool.shards):
             entries = self._items.open(keys.queued_pk(pool.name, shard), limits.LOOK_ITEMS, since=level)
             waiting = takewhile(lambda entry: entry.rank.startswith(level), map(self._read.queued, entries))
-            heads += islice((entry.rank for entry in waiting if entry.due_at == entry.queued_at), 1)
+            # One that waited for parents is due later than it was put, and has no attempt yet.
+            fresh = (each.rank for each in waiting if each.due_at == each.queued_at or not each.attempt)
+            heads += islice(fresh, 1)
         return shares.Head(*keys.tag_of(min(heads))) if heads else None
 
     def _job(self, write: keys.Write) -> Job | None:
