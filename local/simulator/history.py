@@ -100,7 +100,7 @@ JUDGED_WITHIN_S: Final = STREAM_S + 8.0
 
 LIVE_S: Final = 300.0
 SLOW_S: Final = 0.5
-"""Where calls take longer than this, a tick does not get through all that waits."""
+"""Where calls take this long, a tick does not get through all that waits."""
 
 STALE_S: Final = 60.0
 """How long DescribeTasks may lag."""
@@ -224,7 +224,7 @@ class History:
         truth.parents_limit_s = plan.parents_limit_s
         if plan.faultless:
             truth.judged_within_s = JUDGED_WITHIN_S
-        elif plan.latency_s <= SLOW_S:
+        elif plan.latency_s < SLOW_S:
             truth.judged_within_s = LIVE_S
             truth.judged_from = BEGAN_AT + max([plan.calm_at, *(each.at + each.seconds for each in plan.troubles)])
         truth.live_within_s = plan.live_within_s and plan.live_within_s + plan.cold_start_s * 1.5 + LEAVES_S
