@@ -281,6 +281,11 @@ class Slot:
         return Lease(self.id, self.generation)
 
     @property
+    def began_at(self) -> float:
+        """When its worker was launched; a first beat may come before anybody has recorded that."""
+        return self.launched_at or self.leased_at
+
+    @property
     def failed_with(self) -> str:
         """The provider whose launch failed here last."""
         return self.provider if self._failed_last else self.failed_by

@@ -969,8 +969,8 @@ OWN: Final = (
         "standby: an old image leaves only once a newer one has started",
         0,
         STANDBY,
-        "newest = max(ready, key=_began_at, default=None)",
-        "newest = min(ready, key=_began_at, default=None)",
+        "newest = max(ready, key=lambda slot: slot.began_at, default=None)",
+        "newest = min(ready, key=lambda slot: slot.began_at, default=None)",
     ),
     Guard(
         "worker: nothing is claimed in a pool that is not open",

@@ -15,7 +15,7 @@ def use(slot: Slot, now: float) -> Use:
     """For how long the slot was held today (UTC), the lease that it is under included."""
     day = int(now // DAY_S)
     before_s = slot.used_s if slot.used_day == day else 0.0
-    began_at = max(slot.launched_at or slot.leased_at, day * DAY_S)
+    began_at = max(slot.began_at, day * DAY_S)
     return Use(day, before_s + (max(now - began_at, 0.0) if slot.held else 0.0))
 
 

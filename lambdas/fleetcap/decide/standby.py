@@ -77,7 +77,7 @@ def outdated(pool: Pool, slots: Sequence[Slot], now: float) -> list[Leave]:
     another image than a launch would get, and none is coming, one makes room for the proof.
     """
     ready = [slot for slot in slots if slot.state is SlotState.READY and slot.image]
-    newest = max(ready, key=_began_at, default=None)
+    newest = max(ready, key=lambda slot: slot.began_at, default=None)
     if newest is None:
         return []
     why = "a newer worker image can be launched"
@@ -88,9 +88,4 @@ def outdated(pool: Pool, slots: Sequence[Slot], now: float) -> list[Leave]:
     proven = not pool.image or any(slot.image == pool.image for slot in ready)
     if changing or proven or not staying or capacity.pool_backoff(pool, slots, now).strikes:
         return []
-    return [Leave(max(staying, key=lambda slot: (slot.idle_since > 0, -_began_at(slot))), why)]
-
-
-def _began_at(slot: Slot) -> float:
-    """When its worker was launched; a first beat may come before anybody has recorded that."""
-    return slot.launched_at or slot.leased_at
+    return [Leave(max(staying, key=lambda slot: (slot.idle_since > 0, -slot.began_at)), why)]
