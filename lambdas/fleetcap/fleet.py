@@ -234,6 +234,9 @@ class Fleet:
         pool = standing.pool
         if not any(slot.held for slot in standing.slots):
             return
+        if pool.mode is Mode.STOPPED:
+            self.stop_all(standing)
+            return
         for mark in self.for_a_while(standby.marks(self.view(standing, None, self.clock.now()))):
             match mark:
                 case standby.Keep(slot, keep):
@@ -241,13 +244,14 @@ class Fleet:
                 case standby.Leave(slot, why):
                     asked = self.table.leave(slot.lease, why)
                     self.log("leave", lease=str(slot.lease), why=why, refused=not asked)
-        if pool.mode is Mode.STOPPED:
-            self.stop_all(standing)
 
     def stop_all(self, standing: Standing) -> int:
-        """Stop every task of a pool that is known; how many. Each gives its jobs back; the slots wait for proof."""
+        """Stop every task of a pool that is known; how many. Each gives its jobs back; the slots wait for proof.
+
+        A worker whose task is not known yet is told to leave as soon as it is there.
+        """
         stopped = 0
-        for slot in self.for_a_while([slot for slot in standing.slots if slot.held and slot.arn]):
+        for slot in self.for_a_while([slot for slot in standing.slots if slot.held]):
             stopped += pools.stop(self.table, self.tasks, slot, standing.pool.reason or "stop-all")
         return stopped
 
