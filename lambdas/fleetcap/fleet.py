@@ -267,12 +267,16 @@ class Fleet:
     # --- jobs that waited too long
 
     def end_overdue(self, pool: Pool, slots: Sequence[Slot]) -> None:
-        """FAILED, for jobs that have waited longer than their pool lets them: a bounded number at a time."""
+        """FAILED, for jobs that have waited longer than their pool lets them: a bounded number at a time.
+
+        The pool is looked at anew before anybody is given up: a worker may have come since it was read.
+        """
         now = self.clock.now()
         if not deadlines.looms(pool, slots, now):
             return
         queued = self.table.queued(pool, now, limits.OVERDUE_READ)
-        for late in deadlines.overdue(pool, slots, queued, now)[: limits.OVERDUE_PER_TICK]:
+        standing, now = self.look(pool, whole=True), self.clock.now()
+        for late in deadlines.overdue(standing.pool, standing.slots, queued, now)[: limits.OVERDUE_PER_TICK]:
             job = self.table.job(late.job.key)
             seen = late.job.run, late.job.attempt
             if job is None or job.status is not JobStatus.QUEUED or (job.run, job.attempt) != seen:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from local.simulator.history import Result, run
-from local.simulator.plan import Plan
+from local.simulator.plan import JobPlan, MessagePlan, Plan
 
 TRIES_MAX: Final = 600
 
@@ -45,7 +45,7 @@ def _smaller(result: Result) -> Iterator[Plan]:
         for start in range(0, len(plan.messages), max(count, 1)):
             left = plan.messages[:start] + plan.messages[start + count :]
             if left and len(left) < len(plan.messages):
-                yield replace(plan, messages=left)
+                yield replace(plan, messages=_closed(left, plan.messages))
     for number in range(len(plan.troubles)):
         yield replace(plan, troubles=plan.troubles[:number] + plan.troubles[number + 1 :])
     for number in range(len(plan.words)):
@@ -65,3 +65,14 @@ def _smaller(result: Result) -> Iterator[Plan]:
     for name, value in simpler.items():
         if getattr(plan, name) != value:
             yield replace(plan, **{name: value})  # type: ignore[arg-type]
+
+
+def _closed(left: tuple[MessagePlan, ...], before: tuple[MessagePlan, ...]) -> tuple[MessagePlan, ...]:
+    """What is left, nobody waiting for a job that has been left out: it would never come, which is another story."""
+    here = {message.job.key for message in left if message.job}
+    gone = {message.job.key for message in before if message.job} - here
+    return tuple(replace(each, job=_without_parents(each.job, gone)) for each in left)
+
+
+def _without_parents(job: JobPlan | None, gone: set[str]) -> JobPlan | None:
+    return job and replace(job, depends_on=tuple(parent for parent in job.depends_on if parent not in gone))

@@ -115,8 +115,8 @@ class Truth:
     """Until when workers are to stand by."""
     turned_away: set[str] = field(default_factory=set)
     """The keys of which a message was refused because too many jobs were active."""
-    ready_at: float = 0.0
-    """When a worker last became ready."""
+    ready: list[float] = field(default_factory=list)
+    """When workers became ready."""
     dispatch_deadline_s: float = 0.0
     waiting_limit_s: float = 0.0
     cancel_bound_s: float = 0.0
@@ -228,7 +228,8 @@ class Truth:
             raise Violation("FENCE", f"a {name} of {task.started_by} was accepted by {slot.lease}, {slot.state}")
         worker = self.workers.get(author)
         if name == "beat" and worker and not worker.idle_since:
-            worker.idle_since = self.ready_at = self.world.now
+            worker.idle_since = self.world.now
+            self.ready.append(self.world.now)
 
     def _claimed(self, item: keys.Item, author: Process) -> None:
         job = self.read.job(item)
@@ -344,14 +345,17 @@ class Truth:
         mine = self.elements[whole][job.request.first : job.request.first + job.request.array]
         last = [self.runs[key][-1] if key in self.runs else None for key in mine]
         ended = [each.status for each in last if each and each.ended_at]
-        if len(ended) < len(mine):
-            waited_s = self.world.now - run.put_at + 2 * self.skew_s + UNDER_WAY_S
-            if waited_s < self.parents_limit_s:
-                raise Violation("ARRAY", f"{job.key} ended while {len(mine) - len(ended)} of its elements had not")
+        told = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
+        counts = tuple(ended.count(status) for status in told)
+        waited_s = self.world.now - run.put_at + 2 * self.skew_s + UNDER_WAY_S
+        if waited_s >= self.parents_limit_s and job.counts != counts:
+            # It was given up: who ended in the very seconds of that, or before it had grown, counts as one who had not.
+            if job.status is not JobStatus.FAILED or sum(job.counts or ()) != len(mine):
+                raise Violation("ARRAY", f"{job.key} was given up as {job.status} and counts {job.counts}")
             self.cut_short.add(job.key)
+        elif len(ended) < len(mine):
+            raise Violation("ARRAY", f"{job.key} ended while {len(mine) - len(ended)} of its elements had not")
         else:
-            told = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
-            counts = tuple(ended.count(status) for status in told)
             if job.counts != counts or (job.status is JobStatus.COMPLETED) != (counts[0] == len(mine)):
                 raise Violation("ARRAY", f"{job.key} is {job.status} and counts {job.counts}, which is {counts}")
             late_s = self.world.now - max(run.put_at, self.judged_from, *(each.ended_at for each in last if each))
@@ -375,7 +379,9 @@ class Truth:
             raise Violation("ORDER", f"{job.key} was queued although it did not wait")
         run.status, run.unblocked_at = JobStatus.QUEUED, self.world.now
         self._in_order(job.key, "queued")
-        self._in_time(job.key, run)
+        last = [self.runs[parent][-1] for parent in self.parents[job.key][0]]
+        if all(each.ended_at for each in last):  # else one of them runs anew, and would have been waited for
+            self._in_time(job.key, run, [each.ended_at for each in last])
 
     def _in_order(self, key: str, what: str) -> None:
         """A job runs only once each of its parents has ended as asked."""
@@ -385,8 +391,8 @@ class Truth:
             if not ends or (choice is OnParentFailure.FAIL and JobStatus.COMPLETED not in ends):
                 raise Violation("ORDER", f"{key} was {what} before {parent} ended as asked")
 
-    def _in_time(self, key: str, run: Run) -> None:
-        ends = [at for parent in self.parents[key][0] for at, _ in self.ends.get(parent, ())]
+    def _in_time(self, key: str, run: Run, ends: Iterable[float]) -> None:
+        """A job was judged at once after these ends of its parents."""
         late_s = self.world.now - max([run.put_at, self.judged_from, *ends])
         if self.judged_within_s and late_s > self.judged_within_s:
             raise Violation("LIVE", f"{key} waited {late_s:.0f} s for parents that had ended")
@@ -397,7 +403,10 @@ class Truth:
         run = self.runs[job.key][-1]
         failed = {status for parent in wanted for _, status in self.ends.get(parent, ())} - {JobStatus.COMPLETED}
         if choice is OnParentFailure.FAIL and failed:
-            self._in_time(job.key, run)
+            last = [self.runs[parent][-1] for parent in wanted if parent in self.runs]
+            fatal = [each.ended_at for each in last if each.ended_at and each.status is not JobStatus.COMPLETED]
+            if fatal:  # else that parent runs anew, or has done so, and was waited for once more
+                self._in_time(job.key, run, [min(fatal)])
             return
         waited_s = self.world.now - run.put_at + 2 * self.skew_s + UNDER_WAY_S
         if waited_s < self.parents_limit_s and not self._in_a_circle(job.key):
@@ -414,7 +423,8 @@ class Truth:
     def _overdue(self, job: Job) -> None:
         slack_s = 2 * self.skew_s + UNDER_WAY_S
         waited_s = self.world.now - max(self.runs[job.key][-1].put_at, job.due_at) + slack_s
-        starved_s = self.world.now - self.ready_at + slack_s
+        came_at = max((at for at in self.ready if at <= self.world.now - UNDER_WAY_S), default=0.0)
+        starved_s = self.world.now - came_at + slack_s  # a worker that comes while the end is written comes too late
         starved = 0 < self.dispatch_deadline_s < min(waited_s, starved_s)
         if not starved and not 0 < self.waiting_limit_s < waited_s:
             raise Violation("DEADLINE", f"{job.key} was given up after {waited_s:.0f} s: {job.error}")
