@@ -54,7 +54,7 @@ class Onlooker:
 
     def look(self) -> Snapshot:
         """The burst as it is now. The table and the meter are read one after the other, not in one instant."""
-        found = {job.key: job for job in self._client.table.jobs([k for k in self._keys if k not in self._ended])}
+        found = self._client.table.jobs([k for k in self._keys if k not in self._ended])
         self._ended |= {key: job for key, job in found.items() if job.ended}
         jobs = [job for job in (self._ended.get(key) or found.get(key) for key in self._keys) if job]
         slots = self._client.table.slots(self._pool.name)

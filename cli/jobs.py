@@ -96,7 +96,7 @@ def job(
     with reached(name, stack) as target:
         standing = known(target, key)
         check_run(standing, run)
-        parents = {parent.key: parent for parent in target.table.jobs(standing.request.depends_on)}
+        parents = target.table.jobs(standing.request.depends_on)
         waits_for = waits(target, standing, parents)
         sizes = {artifact: target.cache.size_bytes(artifact) for artifact in standing.artifacts}
     if as_json:

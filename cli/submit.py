@@ -84,7 +84,7 @@ def submit(
     with reached(name, stack) as target:
         wanted = ready_made(from_file) if from_file or sources == ["-"] else composed(target, sources or [], fields)
         accepted = checked(target, wanted)
-        before = {job.key: job for job in target.table.jobs(list({each.key for each in accepted}))} if wait else {}
+        before = target.table.jobs([each.key for each in accepted]) if wait else {}
         sent = list(_sent(target, wanted))
         _tell(target, wanted, accepted, sent, as_json, wait)
         if wait:

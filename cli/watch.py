@@ -54,7 +54,7 @@ def until_ended(
     asked_at = time.monotonic()
     with _saying() as say:
         while True:
-            found = {job.key: job for job in target.table.jobs(list(pending))}
+            found = target.table.jobs(list(pending))
             for key, job in found.items():
                 if answers(job, before.get(key), pending[key].force, _cached(target, pending[key], job)):
                     ended.jobs.append(job)

@@ -31,6 +31,7 @@ from fleetcap.model import (
     Mode,
     OnParentFailure,
     Override,
+    Passed,
     Queued,
     Request,
     Reservation,
@@ -386,6 +387,7 @@ def job_from(item: Item) -> Job:
         error=item.get("error", ""),
         artifacts=tuple(item.get("artifacts", ())),
         grown=bool(item.get("grown", False)),
+        passed=_passed(item["passed"]) if "passed" in item else Passed(),
         counts=_counts(item["counts"]) if "counts" in item else None,
     )
 
@@ -393,6 +395,11 @@ def job_from(item: Item) -> Job:
 def _counts(said: Sequence[Any]) -> tuple[int, int, int]:
     completed, failed, cancelled = map(int, said)
     return completed, failed, cancelled
+
+
+def _passed(said: Sequence[Any]) -> Passed:
+    parts, completed, failed, cancelled, first = said
+    return Passed(int(parts), (int(completed), int(failed), int(cancelled)), first)
 
 
 def edge_item(parent: str, dependent: str, now: float) -> dict[str, Any]:
@@ -599,6 +606,11 @@ def run_running(run: int) -> Condition:
         "#run = :run AND #status = :running",
         {":run": run, ":running": JobStatus.RUNNING.value},
     )
+
+
+def run_is(run: int) -> Condition:
+    """No other run has begun."""
+    return Condition("the run is as read", "#run = :run", {":run": run})
 
 
 NOT_CANCELLED: Final = Condition("nobody asked to cancel it", "attribute_not_exists(#cancel)")
@@ -854,6 +866,11 @@ def unblock_write(waiting: Job, now: float, op: str, rank: str = "") -> Write:
 def grow_write(array: Job) -> Write:
     """All parts of a WAITING array have been put: from here on their ends are its own. Repeatable."""
     return Write("grow", job_key(array.key), run_waiting(array.run), {"grown": True})
+
+
+def pass_write(array: Job, passed: Passed) -> Write:
+    """How far the parts of an array have been looked through. A hint: whoever loses one looks at some parts again."""
+    return Write("pass", job_key(array.key), run_is(array.run), {"passed": [passed.parts, *passed.counts, passed.first]})
 
 
 def gather_write(array: Job, status: JobStatus, now: float, error: str, counts: tuple[int, int, int], op: str) -> Write:

@@ -231,6 +231,18 @@ class Use(NamedTuple):
     seconds: float
 
 
+class Passed(NamedTuple):
+    """How far an array has been looked through, from its last part on: so many parts that have ended, and how.
+
+    `counts`: of their elements, how many completed, failed, were cancelled; `first`: the key of the first part among
+    them that did not complete. Of a cancelled array: the parts that have been told.
+    """
+
+    parts: int = 0
+    counts: tuple[int, int, int] = (0, 0, 0)
+    first: str = ""
+
+
 @dataclass(frozen=True)
 class Bank:
     """One bank of a pool's slots, and what else stands beside the first one."""
@@ -398,6 +410,7 @@ class Job:
     artifacts: tuple[str, ...] = ()
     grown: bool = False
     """Of an array: all its parts have been put."""
+    passed: Passed = Passed()
     counts: tuple[int, int, int] | None = None
     """Of an array that ended: how many elements completed, failed, were cancelled."""
 

@@ -21,6 +21,7 @@ from fleetcap.model import (
     LaunchAnswer,
     Lease,
     Override,
+    Passed,
     Pool,
     Queued,
     Reservation,
@@ -135,6 +136,9 @@ class Jobs(Protocol):
     def job(self, key: str) -> Job | None:
         """One job, strongly consistent."""
 
+    def jobs(self, job_keys: Sequence[str]) -> Mapping[str, Job]:
+        """Those of the jobs that exist, by key: each strongly consistent, a hundred a request."""
+
     def queued(self, pool: Pool, now: float, limit: int) -> list[Queued]:
         """The first `limit` QUEUED jobs that are due, by rank, from the lagging index."""
 
@@ -164,6 +168,9 @@ class Jobs(Protocol):
 
     def grow(self, array: Job) -> bool:
         """This run, WAITING → all its parts have been put. False: it has ended meanwhile."""
+
+    def pass_over(self, array: Job, passed: Passed) -> None:
+        """In this run: so many of its parts need not be looked at any more. What somebody else noted may be lost."""
 
     def gather(
         self, array: Job, status: JobStatus, now: float, error: str, counts: tuple[int, int, int], op: str

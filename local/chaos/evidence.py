@@ -58,7 +58,8 @@ def _all_jobs(client: Client) -> list[Job]:
     pages = client.cloud.client("dynamodb").get_paginator("scan").paginate(TableName=client.outputs["TableName"])
     names = [item[keys.TABLE_PK]["S"] for page in pages for item in page["Items"]]
     before = keys.job_key("")[keys.TABLE_PK]
-    return client.table.jobs([name.removeprefix(before) for name in names if name.startswith(before)])
+    found = client.table.jobs([name.removeprefix(before) for name in names if name.startswith(before)])
+    return list(found.values())
 
 
 def _workers_lines(client: Client) -> list[dict[str, Any]]:

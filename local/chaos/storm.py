@@ -214,7 +214,7 @@ class Storm:
 
     def _look(self) -> Look:
         ledger = self.ledger
-        pending = self._client.table.jobs([key for key in ledger.sent if key not in ledger.completed])
+        pending = self._client.table.jobs([key for key in ledger.sent if key not in ledger.completed]).values()
         failed = {job.key for job in pending if job.status is JobStatus.FAILED}
         ledger.completed |= {job.key for job in pending if job.status is JobStatus.COMPLETED}
         ledger.failed |= failed
@@ -238,7 +238,7 @@ class Storm:
         return sum(visible for visible, _ in depths(self._client).values())
 
     def _what_is_left(self, look: Look) -> str:
-        jobs = {job.key: job for job in self._client.table.jobs(list(self.ledger.sent))}
+        jobs = self._client.table.jobs(list(self.ledger.sent))
         open_jobs = [_described(key, job) for key in self.ledger.sent if not ((job := jobs.get(key)) and job.ended)]
         held = [_slot_described(slot) for slot in self._client.table.slots("default") if slot.held]
         parts = [*open_jobs[:5], *held, f"{look.in_flight} messages in flight", f"{look.live} tasks alive"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 from fleetcap import keys, limits
@@ -50,6 +50,9 @@ class MemoryItems:
     def get(self, key: Mapping[str, str]) -> keys.Item | None:
         return self._partitions.get(key[keys.TABLE_PK], {}).get(key[keys.TABLE_SK])
 
+    def batch(self, wanted: Sequence[Mapping[str, str]]) -> list[keys.Item]:
+        return [item for key in wanted if (item := self.get(key))]
+
     def partition(self, pk: str) -> list[keys.Item]:
         found = self._partitions.get(pk, {})
         return [found[sk] for sk in sorted(found)]
@@ -80,6 +83,10 @@ class MemoryItems:
         if not holds(put.condition, standing or {}, put.values):
             return Reply(False, standing or {})
         return self._stored(put.key, standing, put.item)
+
+    def put_each(self, puts: Sequence[keys.Put]) -> None:
+        for put in puts:
+            self.put(put)
 
     def all(self) -> Iterator[keys.Item]:
         """Every item, for onlookers."""

@@ -118,6 +118,9 @@ class TableItems:
     def get(self, key: Mapping[str, str]) -> keys.Item | None:
         return self._caller.call("table", ("get", key), lambda: self._items.get(key), READS)
 
+    def batch(self, wanted: Sequence[Mapping[str, str]]) -> Iterable[keys.Item]:
+        return self._caller.call("table", ("batch", *wanted), lambda: self._items.batch(wanted), READS)
+
     def partition(self, pk: str) -> Iterable[keys.Item]:
         return self._caller.call("table", ("query", pk), lambda: self._items.partition(pk), READS)
 
@@ -130,7 +133,11 @@ class TableItems:
     def put(self, put: keys.Put) -> Reply:
         return self._caller.call("table", put, lambda: self._as_author(self._items.put, put), TABLE_WRITES)
 
-    def _as_author(self, write: Callable[[Any], Reply], what: keys.Write | keys.Put) -> Reply:
+    def put_each(self, puts: Sequence[keys.Put]) -> None:
+        what = ("put each", *(put.key for put in puts))
+        self._caller.call("table", what, lambda: self._as_author(self._items.put_each, puts), TABLE_WRITES)
+
+    def _as_author(self, write: Callable[[Any], T], what: object) -> T:
         self._items.author = self._caller.process
         return write(what)
 

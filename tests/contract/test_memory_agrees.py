@@ -169,6 +169,9 @@ class Pair:
     def get(self, key: Mapping[str, str]) -> keys.Item | None:
         return same(self._memory.get(key), self._dynamo.get(key))
 
+    def batch(self, wanted: Sequence[Mapping[str, str]]) -> list[keys.Item]:
+        return same(*(sorted(each.batch(wanted), key=str) for each in (self._memory, self._dynamo)))
+
     def partition(self, pk: str) -> list[keys.Item]:
         return same(list(self._memory.partition(pk)), list(self._dynamo.partition(pk)))
 
@@ -180,6 +183,12 @@ class Pair:
 
     def put(self, put: keys.Put) -> Reply:
         return self._noted(put, same(self._memory.put(put), self._dynamo.put(put)))
+
+    def put_each(self, puts: Sequence[keys.Put]) -> None:
+        """The one store is asked one by one, so that each is noted; the other as always."""
+        self._dynamo.put_each(puts)
+        for put in puts:
+            self._noted(put, self._memory.put(put))
 
     def _noted(self, write: keys.Write | keys.Put, reply: Reply) -> Reply:
         ours = bool(write.op) and reply.item.get(keys.OP) == write.op

@@ -10,7 +10,7 @@ from tests.stacks.conftest import Synthesized, name_of
 
 ALLOWED = """
 who                      | may                                            | on                               | if
-intake task_state tick   | dynamodb: GetItem PutItem Query UpdateItem     | ControlTable                     |
+intake task_state tick   | dynamodb: BatchGetItem GetItem PutItem Query UpdateItem | ControlTable            |
 intake task_state tick   | dynamodb: Query                                | ControlTable/index/open          |
 intake task_state tick   | ecs: RunTask                                   | task-definition/…Pooldefault:*   | ecs:cluster is Cluster
 intake task_state tick   | ecs: StopTask                                  | task/Cluster/*                   |

@@ -22,6 +22,7 @@ from fleetcap.model import (
     JobStatus,
     Lease,
     Override,
+    Passed,
     Pool,
     Queued,
     Reservation,
@@ -46,6 +47,9 @@ class Items(Protocol):
     def get(self, key: Mapping[str, str]) -> keys.Item | None:
         """One item, strongly consistent."""
 
+    def batch(self, wanted: Sequence[Mapping[str, str]]) -> Iterable[keys.Item]:
+        """Those of the items that exist, each strongly consistent, in any order, and all in a call or two."""
+
     def partition(self, pk: str) -> Iterable[keys.Item]:
         """All items of a partition by sort key, strongly consistent."""
 
@@ -60,6 +64,9 @@ class Items(Protocol):
 
     def put(self, put: keys.Put) -> Reply:
         """Put one item if its condition holds."""
+
+    def put_each(self, puts: Sequence[keys.Put]) -> None:
+        """Put items under no condition, some of them at a time. Raises where any of them may not have landed."""
 
 
 class Reader(NamedTuple):
@@ -180,6 +187,11 @@ class StoredControlTable:
         item = self._items.get(keys.job_key(key))
         return self._read.job(item) if item else None
 
+    def jobs(self, job_keys: Sequence[str]) -> dict[str, Job]:
+        wanted = [keys.job_key(key) for key in dict.fromkeys(job_keys)]
+        found = map(self._read.job, self._items.batch(wanted)) if wanted else ()
+        return {job.key: job for job in found}
+
     def queued(self, pool: Pool, now: float, limit: int) -> list[Queued]:
         found: list[Queued] = []
         for shard in range(pool.shards):
@@ -213,8 +225,8 @@ class StoredControlTable:
         return _landed(self._items.put(put), put.op) is not None
 
     def lead(self, parents: Iterable[str], dependent: str, now: float) -> None:
-        for parent in parents:
-            self._items.put(keys.edge_write(parent, dependent, now))
+        if edges := [keys.edge_write(parent, dependent, now) for parent in parents]:
+            self._items.put_each(edges)
 
     def dependents(self, parent: str) -> list[str]:
         return list(map(keys.dependent_from, self._items.partition(keys.edges_pk(parent))))
@@ -224,6 +236,9 @@ class StoredControlTable:
 
     def grow(self, array: Job) -> bool:
         return self._write(keys.grow_write(array)) is not None
+
+    def pass_over(self, array: Job, passed: Passed) -> None:
+        self._write(keys.pass_write(array, passed))
 
     def gather(
         self, array: Job, status: JobStatus, now: float, error: str, counts: tuple[int, int, int], op: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
@@ -10,7 +11,6 @@ from botocore.exceptions import ClientError
 
 from fleetcap import keys, limits
 from fleetcap.adapters.control_table import Reply, StoredControlTable
-from fleetcap.model import Job
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -126,6 +126,12 @@ class DynamoItems:
             return _refusal(error)
         return Reply(True, put.item)
 
+    def put_each(self, puts: Sequence[keys.Put]) -> None:
+        """As many requests, some at a time: one that carries many items would need a right to delete them too."""
+        with ThreadPoolExecutor(limits.PUTS_AT_A_TIME) as pool:
+            for _ in pool.map(self.put, puts):
+                pass
+
 
 def _refusal(error: ClientError) -> Reply:
     if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
@@ -139,7 +145,3 @@ class DynamoControlTable(StoredControlTable):
     def __init__(self, client: DynamoDBClient, table: str) -> None:
         self._dynamo = DynamoItems(client, table)
         super().__init__(self._dynamo)
-
-    def jobs(self, job_keys: Sequence[str]) -> list[Job]:
-        """Those of the jobs that exist, strongly consistent; for onlookers, not for deciders."""
-        return [keys.job_from(item) for item in self._dynamo.batch([keys.job_key(key) for key in job_keys])]

@@ -29,7 +29,7 @@ class Survey(DynamoControlTable):
             queued = [*self.queued(pool, math.inf, most + 1), *self.waiting(pool, most + 1)]
             whole &= len(queued) <= most
             wanted += [entry.key for entry in self.running(pool)] + [entry.key for entry in queued[:most]]
-        return Found(self.jobs(list(dict.fromkeys(wanted))), whole)
+        return Found(list(self.jobs(wanted).values()), whole)
 
     def ended(
         self,
