@@ -27,6 +27,10 @@ ECS_CALL_TOKEN_LIFE_S: Final = 86_400
 
 # --- deciders
 DECIDER_TIMEOUT_S: Final = 60
+DECIDER_BUDGET_S: Final = 35
+"""How long after its start a decider still begins things; the rest of its time is for what is under way then."""
+SLOW_CALL_S: Final = 5
+"""A call that takes longer is an outage, in which a decider may be killed before it has come to its end."""
 TICK_PERIOD_S: Final = 60
 QUEUE_VISIBILITY_S: Final = 6 * DECIDER_TIMEOUT_S
 QUEUE_RETENTION_S: Final = 4 * 86_400
@@ -200,6 +204,7 @@ assert MISSING_IS_PROOF_S > STOPPED_TASKS_VISIBLE_S, "ECS shows a stopped task f
 assert STOP_TIMEOUT_S <= FARGATE_STOP_TIMEOUT_MAX_S
 assert CHILD_TERM_S < STOP_TIMEOUT_S, "a drain ends its child before Fargate ends the worker"
 assert DECIDER_TIMEOUT_S <= 60, "a longer-lived decider may send a token after the slot was freed"
+assert DECIDER_BUDGET_S + 5 * SLOW_CALL_S <= DECIDER_TIMEOUT_S, "a launch or a job's end, then a word about it all"
 assert QUEUE_VISIBILITY_S >= 6 * DECIDER_TIMEOUT_S, "AWS asks for six times the function's timeout"
 assert QUEUE_RETENTION_S < FINISHED_JOB_TTL_S, "a redelivered message finds the run that answers it"
 assert DECIDER_TIMEOUT_S > 2 * LOOK_BUDGET_S, "a tick that looks for as long as it may still scales"
