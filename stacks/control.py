@@ -51,6 +51,7 @@ POOL_POLICY: Final = (
 )
 """What deciders know of a pool under the names of its settings."""
 STREAM_ACTIONS: Final = ("DescribeStream", "GetRecords", "GetShardIterator", "ListStreams")
+TABLE_ACTIONS: Final = ("BatchGetItem", "GetItem", "PutItem", "Query", "UpdateItem")
 
 
 class Control(Stack):
@@ -215,7 +216,7 @@ class Control(Stack):
         """Every decider ends in `scale`: read and write the table by item, launch this deployment's workers."""
         table_arn, worker = self._state.table.table_arn, self._worker
         return [
-            allow([f"dynamodb:{action}" for action in ("BatchGetItem", "GetItem", "PutItem", "Query", "UpdateItem")], table_arn),
+            allow([f"dynamodb:{action}" for action in TABLE_ACTIONS], table_arn),
             allow(["dynamodb:Query"], f"{table_arn}/index/{keys.OPEN_INDEX}"),
             # A worker of ours in another cluster would escape the cap.
             allow(

@@ -6,7 +6,6 @@ it is seen there; and one that ends later finds the edge, and its end has the de
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,7 +14,8 @@ from fleetcap import keys, limits
 from fleetcap.decide import arrays, dependencies
 from fleetcap.fleet import Fleet
 from fleetcap.jobs import Contended
-from fleetcap.model import Job, JobStatus, Pool
+from fleetcap.model import Job, JobStatus, Passed, Pool
+from fleetcap.timebox import Timebox
 
 
 class Settled(NamedTuple):
@@ -25,18 +25,22 @@ class Settled(NamedTuple):
     unblocked: bool = False
 
 
-def settle(fleet: Fleet, key: str) -> Settled:
+def settle(fleet: Fleet, key: str, box: Timebox | None = None, known: Job | None = None) -> Settled:
     """Judge a job and carry that out; whoever does not wait is left alone. Repeatable.
 
-    Raises Contended where others changed the job each time, and whatever the table raises.
+    `known` is the job as it was just read. An array that was cut short itself may be what a larger one waits for, which
+    is judged then. Raises Contended where others changed the job each time, and whatever the table raises.
     """
+    box = box or Timebox(fleet.clock)
     for _ in range(limits.ADMIT_ROUNDS):
-        job = fleet.table.job(key)
+        job, known = known or fleet.table.job(key), None
+        if job and arrays.is_cut_short(job) and job.request.part_of:
+            settle(fleet, job.request.part_of, box)
         if job is None or job.status is not JobStatus.WAITING:
             return Settled(job)
         if job.request.array:
-            return _gathered(fleet, job)
-        verdict = _judged(fleet, job)
+            return _gathered(fleet, job, box)
+        verdict = _judged(fleet, job, box)
         now, op = fleet.clock.now(), fleet.clock.unique()
         match verdict:
             case dependencies.Wait(parents):
@@ -62,17 +66,49 @@ def _rank(fleet: Fleet, job: Job, now: float) -> str:
     return keys.share_rank_of(job.key, job.priority, tag)
 
 
-def _gathered(fleet: Fleet, array: Job) -> Settled:
-    """End a WAITING array if all its elements have ended. Its parts are read up to the first that has not."""
-    found = map(fleet.table.job, arrays.part_keys(array)) if array.grown else [None]
-    outcome = arrays.gather(array, found, fleet.clock.now(), _limit_s(fleet, array))
+def _gathered(fleet: Fleet, array: Job, box: Timebox) -> Settled:
+    """End a WAITING array if all its elements have ended.
+
+    Its parts are read from the last one on up to the first that has not ended. What was passed over is noted, so that
+    nobody reads it again: the end of an element costs one read of the array, one of that part, and its own, in whatever
+    order they end. The note is a hint that may be lost; nothing but time rests on it.
+    """
+    passed = _passed_over(fleet, array, box) if array.grown else array.passed
+    named = fleet.table.job(passed.first) if passed.first and not arrays.left(array, passed) else None
+    outcome = arrays.gather(array, passed, named, fleet.clock.now(), _limit_s(fleet, array))
     if outcome is None:
+        if passed != array.passed:
+            fleet.table.pass_over(array, passed)
         return Settled(array)
     status, error, counts = outcome
     if fleet.table.gather(array, status, fleet.clock.now(), error, counts, fleet.clock.unique()):
-        named = {"job": array.id, "key": array.key}
-        fleet.log("gathered", **named, decision=status.value, reason=error)
+        told = {"job": array.id, "key": array.key}
+        fleet.log("gathered", **told, decision=status.value, reason=error)
     return Settled(fleet.table.job(array.key))
+
+
+def _passed_over(fleet: Fleet, array: Job, box: Timebox) -> Passed:
+    """How far the parts of a grown array have ended by now. More of them are read at once while all of them have."""
+    passed, at_once = array.passed, 1
+    while some := arrays.left(array, passed)[:at_once]:
+        found = fleet.table.jobs(some)
+        for key in some:
+            part = found.get(key)
+            counts = _counted(fleet, part) if part and part.ended else None
+            if part is None or counts is None:
+                return passed
+            passed = arrays.pass_over(passed, part, counts)
+        if box.spent:
+            return passed
+        at_once = min(2 * at_once, limits.BATCH_GET_ITEMS)
+    return passed
+
+
+def _counted(fleet: Fleet, part: Job) -> arrays.Counts | None:
+    """How the elements of a part that ended did. None: it was cut short, and some of them go on."""
+    if not arrays.is_cut_short(part):
+        return arrays.counted(part)
+    return arrays.counted_apart(part, fleet.table.jobs(arrays.part_keys(part)))
 
 
 def _limit_s(fleet: Fleet, job: Job) -> float:
@@ -85,35 +121,37 @@ def _tell(fleet: Fleet, job: Job, verdict: dependencies.Verdict, **fields: objec
     fleet.log("judged", job=job.id, key=job.key, correlation_id=job.correlation_id, decision=decision, **fields)
 
 
-def _judged(fleet: Fleet, job: Job) -> dependencies.Verdict:
+def _judged(fleet: Fleet, job: Job, box: Timebox) -> dependencies.Verdict:
     """The verdict on a WAITING job as read, over its parents as they are now."""
-    read = ((key, fleet.table.job(key)) for key in job.request.depends_on)
-    parents = {key: parent for key, parent in read if parent}
+    parents = fleet.table.jobs(job.request.depends_on)
     verdict = dependencies.judge(job, parents, fleet.clock.now(), _limit_s(fleet, job))
-    if isinstance(verdict, dependencies.Wait) and (way := _circle(fleet, job, parents)):
+    if isinstance(verdict, dependencies.Wait) and (way := _circle(fleet, job, parents, box)):
         return dependencies.in_a_circle(way)
     return verdict
 
 
-def _circle(fleet: Fleet, job: Job, parents: Mapping[str, Job]) -> list[str]:
-    """The way from a job back to itself, if it waits for itself; a bounded number of those above it is read.
+def _circle(fleet: Fleet, job: Job, parents: Mapping[str, Job], box: Timebox) -> list[str]:
+    """The way from a job back to itself, if it waits for itself; those above it are read, a generation at a time.
 
-    The last one of a circle to be put finds the others there, so each is found by at least one.
+    So many of them at most, and for a bounded time. The last one of a circle to be put finds the others there, so each
+    is found by at least one; where it had no time to, the tick does.
     """
     waits = {job.key: job.request.depends_on}
-    above = deque(parent for parent in parents.values() if parent.status is JobStatus.WAITING)
+    above = list(parents.values())
     seen = {job.key, *job.request.depends_on}
-    while above:
-        waiting = above.popleft()
-        waits[waiting.key] = waiting.request.depends_on
-        if job.key in waiting.request.depends_on:
-            return dependencies.circle(job.key, waits)
-        for key in waiting.request.depends_on:
-            if key not in seen and len(seen) < limits.ANCESTORS_READ:
-                seen.add(key)
-                further = fleet.table.job(key)
-                if further and further.status is JobStatus.WAITING:
-                    above.append(further)
+    while above and not box.spent:
+        wanted: list[str] = []
+        for waiting in above:
+            if waiting.status is not JobStatus.WAITING:
+                continue
+            waits[waiting.key] = waiting.request.depends_on
+            if job.key in waiting.request.depends_on:
+                return dependencies.circle(job.key, waits)
+            wanted += [key for key in waiting.request.depends_on if key not in seen]
+            wanted = list(dict.fromkeys(wanted))
+        wanted = wanted[: limits.ANCESTORS_READ - len(seen)] if len(seen) < limits.ANCESTORS_READ else []
+        seen.update(wanted)
+        above = list(fleet.table.jobs(wanted).values())
     return []
 
 

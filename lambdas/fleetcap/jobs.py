@@ -23,14 +23,15 @@ def settle(table: Jobs, job: Job, outcome: retry.Outcome, now: float, op: str) -
             return table.finish(job, JobStatus.CANCELLED, now, error, (), op)
 
 
-def cancel(table: Jobs, clock: Clock, key: str, reason: str) -> Job | None:
+def cancel(table: Jobs, clock: Clock, key: str, reason: str, known: Job | None = None) -> Job | None:
     """End a QUEUED job at once, and ask the holder of a RUNNING one to end it, which takes it seconds.
 
-    Returns the job as it was found: None where there is none; one that has ended is left as it is. Repeatable. Raises
-    Contended where others changed the job each time, and whatever the table raises.
+    `known` is the job as it was just read. Returns the job as it was found: None where there is none; one that has
+    ended is left as it is. Repeatable. Raises Contended where others changed the job each time, and whatever the table
+    raises.
     """
     for _ in range(limits.CANCEL_ROUNDS):
-        job = table.job(key)
+        job, known = known or table.job(key), None
         if job is None or job.ended:
             return job
         if job.status is JobStatus.RUNNING:

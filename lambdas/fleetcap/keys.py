@@ -387,6 +387,7 @@ def job_from(item: Item) -> Job:
         error=item.get("error", ""),
         artifacts=tuple(item.get("artifacts", ())),
         grown=bool(item.get("grown", False)),
+        put=int(item.get("put", 0)),
         passed=_passed(item["passed"]) if "passed" in item else Passed(),
         counts=_counts(item["counts"]) if "counts" in item else None,
     )
@@ -863,14 +864,18 @@ def unblock_write(waiting: Job, now: float, op: str, rank: str = "") -> Write:
     )
 
 
-def grow_write(array: Job) -> Write:
-    """All parts of a WAITING array have been put: from here on their ends are its own. Repeatable."""
-    return Write("grow", job_key(array.key), run_waiting(array.run), {"grown": True})
+def grow_write(array: Job, parts: int | None = None) -> Write:
+    """So many parts of a WAITING array have been put, from the first on; None: all, whose ends are its own from here
+    on. Repeatable."""
+    sets: dict[str, Any] = {"grown": True} if parts is None else {"put": parts}
+    return Write("grow", job_key(array.key), run_waiting(array.run), sets)
 
 
 def pass_write(array: Job, passed: Passed) -> Write:
     """How far the parts of an array have been looked through. A hint: whoever loses one looks at some parts again."""
-    return Write("pass", job_key(array.key), run_is(array.run), {"passed": [passed.parts, *passed.counts, passed.first]})
+    return Write(
+        "pass", job_key(array.key), run_is(array.run), {"passed": [passed.parts, *passed.counts, passed.first]}
+    )
 
 
 def gather_write(array: Job, status: JobStatus, now: float, error: str, counts: tuple[int, int, int], op: str) -> Write:

@@ -31,6 +31,11 @@ DECIDER_BUDGET_S: Final = 35
 """How long after its start a decider still begins things; the rest of its time is for what is under way then."""
 SLOW_CALL_S: Final = 5
 """A call that takes longer is an outage, in which a decider may be killed before it has come to its end."""
+WAVES_BEGIN_S: Final = 10
+"""How long after its start an intake begins another wave of messages, keys, or parts of an array; one it takes in any
+case, and all calls for that fit into its time, however slow."""
+WAVE_LOOKS_S: Final = 5
+"""How long an intake looks at messages, or parts, before it puts those that it has looked at."""
 TICK_PERIOD_S: Final = 60
 QUEUE_VISIBILITY_S: Final = 6 * DECIDER_TIMEOUT_S
 QUEUE_RETENTION_S: Final = 4 * 86_400

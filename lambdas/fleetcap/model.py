@@ -243,6 +243,9 @@ class Passed(NamedTuple):
     first: str = ""
 
 
+NOT_PASSED: Final = Passed()
+
+
 @dataclass(frozen=True)
 class Bank:
     """One bank of a pool's slots, and what else stands beside the first one."""
@@ -410,7 +413,9 @@ class Job:
     artifacts: tuple[str, ...] = ()
     grown: bool = False
     """Of an array: all its parts have been put."""
-    passed: Passed = Passed()
+    put: int = 0
+    """Of an array that has not grown yet: so many of its parts have been put, from the first on."""
+    passed: Passed = NOT_PASSED
     counts: tuple[int, int, int] | None = None
     """Of an array that ended: how many elements completed, failed, were cancelled."""
 

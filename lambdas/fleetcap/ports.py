@@ -166,8 +166,8 @@ class Jobs(Protocol):
     def put(self, job: Job, replacing: Job | None, op: str) -> bool:
         """Absent, or the finished run that was read → this run. False: somebody was first."""
 
-    def grow(self, array: Job) -> bool:
-        """This run, WAITING → all its parts have been put. False: it has ended meanwhile."""
+    def grow(self, array: Job, parts: int | None = None) -> bool:
+        """This run, WAITING → so many of its parts have been put; None: all. False: it has ended meanwhile."""
 
     def pass_over(self, array: Job, passed: Passed) -> None:
         """In this run: so many of its parts need not be looked at any more. What somebody else noted may be lost."""

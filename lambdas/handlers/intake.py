@@ -5,10 +5,11 @@ Word that a parent has ended comes by the same queue, and has the jobs that wait
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator
+from collections import Counter, deque
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from fleetcap import dependencies, jobs, keys, limits, wiring
@@ -19,8 +20,9 @@ from fleetcap.catalog import artifact_keys
 from fleetcap.decide import admit, arrays
 from fleetcap.fleet import Fleet
 from fleetcap.messages import Rejected, submission, to_recheck
-from fleetcap.model import Job, JobStatus, Pool, Request, Submission
+from fleetcap.model import Job, JobStatus, Passed, Pool, Queued, Request, Submission
 from fleetcap.ports import Cache, Rechecks, Rejects
+from fleetcap.timebox import Timebox
 from handlers.log import log
 
 
@@ -48,6 +50,19 @@ class _Arrival:
         return begins and _first_status(self.accepted) is JobStatus.QUEUED
 
 
+@dataclass
+class _Batch:
+    """What came of a batch so far: the messages that are settled, and the jobs that need somebody to see to them.
+
+    `box` is the decider's time, `begin` that in which it goes on to another wave of messages, keys or parts.
+    """
+
+    box: Timebox
+    begin: Timebox
+    settled: set[str] = field(default_factory=set)
+    queued: list[Job] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Intake:
     """The decider with its ports."""
@@ -60,32 +75,61 @@ class Intake:
     array_step: int = limits.ARRAY_STEP
 
     def handle(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Take in an SQS batch. Only messages that could not be settled are reported back, to be delivered again.
+        """Take in an SQS batch. What was not settled, or not even begun in time, is reported, to be delivered again.
 
-        Every message has its decision before the first job is put, so that tenants draw for the whole batch at once.
+        Words and messages have their turn as the first record has it, so that slow calls starve neither.
         """
         began_at = self.fleet.clock.now()
-        arrivals: list[_Arrival] = []
-        queued: list[Job] = []
-        unsettled: list[str] = []
+        box = Timebox.begin(self.fleet.clock)
+        took = _Batch(box, box.within(limits.WAVES_BEGIN_S))
+        words, messages = [], []
         for record in event["Records"]:
-            with self._apart(record, unsettled):
-                if dependents := to_recheck(record["body"]):
-                    for key in dependents:
-                        queued += self._settled(key)
-                else:
-                    arrivals.append(self._arrival(record, arrivals))
-        self._draw(arrivals)
-        for arrival in arrivals:
-            with self._apart(arrival.record, unsettled):
-                for job in self._take(arrival):
-                    queued.append(job)  # kept even if the next one fails
-        self._scale(queued)
-        self.fleet.log("took in", records=len(event["Records"]), began_at=began_at, ended_at=self.fleet.clock.now())
+            dependents = to_recheck(record["body"])
+            words += [(record, dependents)] if dependents else []
+            messages += [] if dependents else [record]
+        turns = [partial(self._take_words, words), partial(self._take_messages, messages)]
+        for number, turn in enumerate(turns if words and words[0][0] is event["Records"][0] else reversed(turns)):
+            if not number or not took.begin.spent:
+                turn(took)
+        self._scale(took)
+        unsettled = [record["messageId"] for record in event["Records"] if record["messageId"] not in took.settled]
+        now = self.fleet.clock.now()
+        self.fleet.log(
+            "took in", records=len(event["Records"]), unsettled=len(unsettled), began_at=began_at, ended_at=now
+        )
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in unsettled]}
 
+    def _take_words(self, words: Sequence[tuple[dict[str, Any], list[str]]], took: _Batch) -> None:
+        """Judge whom the words name; what there is no time for is sent again as a word of its own."""
+        for record, dependents in took.begin.each(words):
+            with self._apart(record, took):
+                known = self.fleet.table.jobs(dependents)
+                done = 0
+                for key in took.begin.each(dependents):
+                    if key in known:
+                        self._judge(known[key], took)
+                    done += 1
+                if left := dependents[done:]:
+                    self.rechecks.recheck(left)
+
+    def _take_messages(self, messages: Sequence[dict[str, Any]], took: _Batch) -> None:
+        """Take messages in waves, each of which has its decisions before its first job is put, so that tenants draw for
+        all of it at once. Where calls are quick there is one wave; where they are slow, some job is put all the same.
+        """
+        rest = deque(messages)
+        while rest and not took.begin.spent:
+            wave: list[_Arrival] = []
+            for record in took.box.within(limits.WAVE_LOOKS_S).each(tuple(rest)):
+                rest.popleft()
+                with self._apart(record, took, settles=False):
+                    wave.append(self._arrival(record, wave))
+            self._draw(wave)
+            for arrival in took.box.each(wave):
+                with self._apart(arrival.record, took):
+                    self._take(arrival, took)
+
     @contextmanager
-    def _apart(self, record: dict[str, Any], unsettled: list[str]) -> Iterator[None]:
+    def _apart(self, record: dict[str, Any], took: _Batch, settles: bool = True) -> Iterator[None]:
         """One message by itself: its neighbours must not suffer from what befalls it."""
         message_id = record["messageId"]
         try:
@@ -94,19 +138,24 @@ class Intake:
             except Rejected as reason:
                 self.rejects.reject(record["body"], str(reason), message_id)
                 self.fleet.log("rejected", message_id=message_id, reason=str(reason))
+                settles = True
+            if settles:
+                took.settled.add(message_id)
         except Exception as error:
             self.fleet.log("not taken in", message_id=message_id, error=repr(error))
-            unsettled.append(message_id)
 
     def _arrival(self, record: dict[str, Any], earlier: Collection[_Arrival]) -> _Arrival:
-        """Read a message and decide on it, unless an earlier one of the batch is about to change what it would see."""
+        """Read a message and decide on it, unless an earlier one of the wave is about to change what it would see."""
         sent_at = int(record["attributes"]["SentTimestamp"]) / 1000
         accepted = submission(record["body"], sent_at, self.fleet.pools, self.source_hosts, record["messageId"])
         alone = all(other.accepted.key != accepted.key for other in earlier)
         return _Arrival(accepted, self._look(accepted) if alone else None, record)
 
     def _look(self, accepted: Submission) -> _Seen:
-        standing = self.fleet.table.job(accepted.key)
+        return self._decide(accepted, self.fleet.table.job(accepted.key))
+
+    def _decide(self, accepted: Submission, standing: Job | None) -> _Seen:
+        """The decision on the job as it was read, the cache asked after that."""
         asks_cache = not (accepted.force or accepted.request.array) and (standing is None or standing.ended)
         cached = asks_cache and self.cache.has_all(_results(accepted))
         return _Seen(standing, admit.admit(standing, accepted.sent_at, cached, accepted.force))
@@ -128,8 +177,8 @@ class Intake:
         for arrival in arrivals:
             arrival.tag = tags[arrival.accepted.tenant].pop(0)
 
-    def _take(self, arrival: _Arrival) -> Iterator[Job]:
-        """The jobs that the message leaves QUEUED and without a worker, if any."""
+    def _take(self, arrival: _Arrival, took: _Batch) -> None:
+        """Admit a message, and see to what it leaves behind."""
         job, decision = self._admit(arrival)
         self.fleet.log(
             "admitted",
@@ -139,62 +188,99 @@ class Intake:
             job=job.id,
             decision=type(decision).__name__,
         )
-        if job.status is JobStatus.WAITING:
-            yield from self._settled(job.key)
-        elif job.request.array:
-            yield from self._grown(job)
+        if job.request.array and job.status is JobStatus.CANCELLED:
+            self._cancel_parts(job, took)
+        elif job.status is JobStatus.WAITING:
+            if took.box.over:
+                self.rechecks.recheck([job.key])
+            else:
+                self._judge(job, took)
         elif admit.asks_for_capacity(decision, job, self.fleet.clock.now()):
-            yield job
+            took.queued.append(job)
 
-    def _settled(self, key: str) -> Iterator[Job]:
-        """Judge a job if it waits for others; itself, if it is QUEUED then and needs somebody to see to it."""
-        job, unblocked = dependencies.settle(self.fleet, key)
-        if job and job.request.array:
-            yield from self._grown(job)
-        elif job and (unblocked or admit.asks_for_capacity(admit.Attach(job), job, self.fleet.clock.now())):
-            yield job
+    def _judge(self, known: Job, took: _Batch) -> None:
+        """Judge a job if it waits for others; if it is QUEUED then and nobody sees to it, it is to get a worker.
+
+        `known` is the job as it was just read. An array goes on as it has to.
+        """
+        if known.request.array and known.status is JobStatus.WAITING and not known.grown:
+            self._grow(known, took)
+            return
+        job, unblocked = dependencies.settle(self.fleet, known.key, took.box, known)
+        if job is None:
+            return
+        if job.request.array and job.status is JobStatus.CANCELLED:
+            if arrays.left(job, job.passed):
+                self._cancel_parts(job, took)
+        elif unblocked or admit.asks_for_capacity(admit.Attach(job), job, self.fleet.clock.now()):
+            took.queued.append(job)
 
     # --- arrays
 
-    def _grown(self, array: Job) -> Iterator[Job]:
-        """Put the parts of an array that has not grown; those that need a worker. Those of a cancelled one are ended.
+    def _grow(self, array: Job, took: _Batch) -> None:
+        """Put the parts of an array that has not grown, as many as there is time for. A word has the others put.
 
         Each part is admitted as if its own message had been sent when the array was put, so all of it may repeat.
         """
-        if array.status is JobStatus.CANCELLED:
-            self._cancel_parts(array)
-        if array.status is not JobStatus.WAITING or array.grown:
-            return
-        parts = [self._part(array, key, request) for key, request in arrays.parts(array)]
-        self._draw(parts)
-        inner: list[str] = []
-        for part in parts:
-            job, decision = self._admit(part)
-            if job.request.array:
-                inner.append(job.key)
-            elif job.status is JobStatus.WAITING:
-                yield from self._settled(job.key)
-            elif admit.asks_for_capacity(decision, job, self.fleet.clock.now()):
-                yield job
-        if inner:
-            self.rechecks.recheck(inner)
-        self.fleet.log("grown", key=array.key, job=array.id, parts=len(parts))
-        if self.fleet.table.grow(array):
-            dependencies.settle(self.fleet, array.key)
-        elif (standing := self.fleet.table.job(array.key)) and standing.status is JobStatus.CANCELLED:
-            self._cancel_parts(standing)
+        done, whole = array.put, False
+        words: list[str] = []
+        while not whole and not (done > array.put and took.begin.spent):
+            wave = self._parts(array, done, took)
+            self._draw(wave)
+            for part in took.box.within(limits.WAVES_BEGIN_S).each(wave):
+                self._put_part(part, took, words)
+                done += 1
+            whole = done == len(arrays.part_keys(array))
+        if words or not whole:
+            self.rechecks.recheck(words if whole else [*words, array.key])
+        self.fleet.log("grown", key=array.key, job=array.id, parts=done - array.put, whole=whole)
+        if not self.fleet.table.grow(array, None if whole else done):
+            standing = self.fleet.table.job(array.key)
+            if standing and standing.status is JobStatus.CANCELLED:
+                self._cancel_parts(standing, took)
+        elif whole:
+            dependencies.settle(self.fleet, array.key, took.box)
 
-    def _part(self, array: Job, key: str, request: Request) -> _Arrival:
+    def _parts(self, array: Job, done: int, took: _Batch) -> list[_Arrival]:
+        """The next parts of an array with what is to become of them, as many as can be looked at in a short while."""
+        accepted = [self._part(array, key, request) for key, request in arrays.parts(array)[done:]]
+        accepted = accepted[: limits.BATCH_GET_ITEMS]
+        standing = self.fleet.table.jobs([each.key for each in accepted])
+        looks = took.box.within(limits.WAVE_LOOKS_S)
+        return [_Arrival(each, self._decide(each, standing.get(each.key))) for each in looks.each(accepted)]
+
+    def _part(self, array: Job, key: str, request: Request) -> Submission:
         forced, found_by = array.since > 0, array.correlation_id
-        part = Submission(
+        return Submission(
             key, array.pool, array.priority, request, array.queued_at, forced, found_by, tenant=array.tenant
         )
-        return _Arrival(part, self._look(part))
 
-    def _cancel_parts(self, array: Job) -> None:
-        """End what an array that was cancelled has put: who has ended stays so, and a part goes on with its own."""
-        for key in arrays.part_keys(array):
-            jobs.cancel(self.fleet.table, self.fleet.clock, key, f"with the array {array.key}")
+    def _put_part(self, part: _Arrival, took: _Batch, words: list[str]) -> None:
+        """Admit a part. One that is an array, or that there is no time to judge, is to have a word of its own."""
+        job, decision = self._admit(part)
+        if job.request.array or (job.status is JobStatus.WAITING and took.begin.spent):
+            words.append(job.key)
+        elif job.status is JobStatus.WAITING:
+            self._judge(job, took)
+        elif admit.asks_for_capacity(decision, job, self.fleet.clock.now()):
+            took.queued.append(job)
+
+    def _cancel_parts(self, array: Job, took: _Batch) -> None:
+        """End what an array that was cancelled has put: who has ended stays so, and a part goes on with its own.
+
+        What there is no time for, a word of its own has ended; who has been told already is not told again.
+        """
+        told = 0
+        names = arrays.part_keys(array)
+        known = self.fleet.table.jobs(names)
+        going_on = [part for part in known.values() if not part.ended and not part.cancel]
+        for part in took.begin.each(going_on):
+            jobs.cancel(self.fleet.table, self.fleet.clock, part.key, f"with the array {array.key}", part)
+            told += 1
+        if told < len(going_on):
+            self.rechecks.recheck([array.key])
+        else:
+            self.fleet.table.pass_over(array, Passed(len(names)))
 
     # --- runs
 
@@ -274,13 +360,17 @@ class Intake:
             return request
         return replace(request, step=arrays.step(request.array, self.array_step))
 
-    def _scale(self, queued: Collection[Job]) -> None:
-        """Ask for capacity, pool by pool. Where that fails the jobs are safe in the table, and the tick asks again."""
-        for pool in self.fleet.pools.values():
-            mine = [job.as_queued for job in queued if job.pool == pool.name]
+    def _scale(self, took: _Batch) -> None:
+        """Ask for capacity, pool by pool. Where that fails, or there is no time for it, the jobs are safe in the table,
+        and the tick asks.
+        """
+        wanted: dict[str, list[Queued]] = {}
+        for job in took.queued:
+            wanted.setdefault(job.pool, []).append(job.as_queued)
+        for name, mine in took.box.each(wanted.items()):
+            pool = self.fleet.pools[name]
             try:
-                if mine:
-                    self.fleet.scale(pool, mine, most=len(mine))
+                self.fleet.scale(pool, mine, most=len(mine))
             except Exception as error:
                 self.fleet.log("not scaled", pool=pool.name, error=repr(error))
 

@@ -8,7 +8,7 @@ emulator alone. Tests share a store and keep apart by the name of their pool.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -998,7 +998,7 @@ class Repeating:
 
     def __init__(self, items: Items) -> None:
         self._items = items
-        self.get, self.partition, self.open = items.get, items.partition, items.open
+        self.get, self.batch, self.partition, self.open = items.get, items.batch, items.partition, items.open
 
     def update(self, write: keys.Write) -> Reply:
         self._items.update(write)
@@ -1007,6 +1007,10 @@ class Repeating:
     def put(self, put: keys.Put) -> Reply:
         self._items.put(put)
         return self._items.put(put)
+
+    def put_each(self, puts: Sequence[keys.Put]) -> None:
+        self._items.put_each(puts)
+        self._items.put_each(puts)
 
 
 @every_operation
@@ -1358,7 +1362,7 @@ def test_many_jobs_are_read_consistently_so_many_a_request(
     put_all(table, *jobs)
     with requests_of(client, "BatchGetItem") as asked:
         found = DynamoControlTable(client, TABLE).jobs([f"{pool.name}/none", *(job.key for job in jobs)])
-    assert sorted(found, key=lambda job: job.key) == jobs
+    assert found == {job.key: job for job in jobs}
     assert [len(read["RequestItems"][TABLE]["Keys"]) for read in asked] == [2, 2, 1]
     assert all(read["RequestItems"][TABLE]["ConsistentRead"] for read in asked)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -271,6 +271,7 @@ class Operations(RuleBasedStateMachine):
         self.table.override(POOL.name)
         self.table.slot(SLOTS[0])
         self.table.job("one")
+        self.table.jobs(["one", "none", "two", "one"])
         self.table.queued(POOL, now, limit)
         self.table.running(POOL)
         self.table.active(POOL, limit)

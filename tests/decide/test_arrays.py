@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fleetcap import limits
-from fleetcap.decide.arrays import gather, part_keys, parts, step, varies
-from fleetcap.model import Job, JobStatus, Request
+from fleetcap.decide.arrays import (
+    Outcome,
+    counted,
+    counted_apart,
+    gather,
+    is_cut_short,
+    left,
+    part_keys,
+    parts,
+    pass_over,
+    step,
+    varies,
+)
+from fleetcap.model import Job, JobStatus, Passed, Request
 from tests.examples import NOW, a_job
 
 DONE, BROKE, GONE = JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED
@@ -70,43 +81,72 @@ def test_elements_differ_by_their_source_or_by_a_param() -> None:
 # --- the end
 
 
-def found(*statuses: JobStatus | None) -> list[Job | None]:
-    return [a_job(f"portal/a/{n}", status, error="boom") if status else None for n, status in enumerate(statuses)]
+def ended(*statuses: JobStatus) -> list[Job]:
+    return [a_job(f"portal/a/{n}", status, error="boom") for n, status in enumerate(statuses)]
+
+
+def outcome(array: Job, found: list[Job], limit_s: float = WEEK_S) -> Outcome | None:
+    """How it ends once these, its last parts, have been passed over, the very last first."""
+    passed = Passed()
+    for part in reversed(found):
+        passed = pass_over(passed, part, counted(part))
+    first = next((part for part in found if part.key == passed.first), None)
+    return gather(replace(array, grown=True), passed, first, NOW, limit_s)
 
 
 def test_an_array_completes_with_all_of_its_elements() -> None:
-    assert gather(an_array(3), found(DONE, DONE, DONE), NOW, WEEK_S) == (DONE, "", (3, 0, 0))
+    assert outcome(an_array(3), ended(DONE, DONE, DONE)) == (DONE, "", (3, 0, 0))
 
 
 def test_an_array_fails_with_any_and_names_the_first() -> None:
-    status, error, counts = gather(an_array(4), found(DONE, GONE, BROKE, BROKE), NOW, WEEK_S) or ("", "", ())
+    status, error, counts = outcome(an_array(4), ended(DONE, GONE, BROKE, BROKE)) or ("", "", ())
     assert (status, counts) == (BROKE, (1, 2, 1))
     assert error == "array: 2 failed and 1 cancelled of 4; portal/a/1 is CANCELLED: boom"
 
 
-@pytest.mark.parametrize("status", [None, *(status for status in JobStatus if not status.ended)])
-def test_an_array_waits_for_each_and_reads_no_further(status: JobStatus | None) -> None:
-    parts_read = iter(found(DONE, status, BROKE))
-    assert gather(an_array(3), parts_read, NOW, WEEK_S) is None
-    assert len(list(parts_read)) == 1
+def test_the_last_part_is_looked_at_first_and_none_beyond_one_that_goes_on() -> None:
+    array = an_array(3)
+    assert left(array, Passed()) == ["portal/a/2", "portal/a/1", "portal/a/0"]
+    [last] = ended(DONE)
+    passed = pass_over(Passed(), last, counted(last))
+    assert left(array, passed) == ["portal/a/1", "portal/a/0"]
+    assert gather(replace(array, grown=True), passed, None, NOW, WEEK_S) is None
 
 
-def test_the_counts_of_parts_are_added_up_and_a_part_without_counts_has_the_state_of_all_its_elements() -> None:
+def test_an_array_that_has_not_grown_does_not_end_however_its_parts_did_before() -> None:
+    all_of_it = Passed(3, (3, 0, 0))
+    assert gather(an_array(3), all_of_it, None, NOW, WEEK_S) is None
+    assert gather(replace(an_array(3), grown=True), all_of_it, None, NOW, WEEK_S)
+
+
+def test_the_counts_of_parts_are_added_up() -> None:
     array = an_array(7, most=3)
     asked = [request for _, request in parts(array)]
-    ended = [
+    found = [
         a_job("1", BROKE, request=asked[0], counts=(1, 1, 1), error="array: x"),
-        a_job("2", GONE, request=asked[1]),
+        a_job("2", GONE, request=asked[1], counts=(0, 0, 3)),
         a_job("3", DONE, request=asked[2], counts=(1, 0, 0)),
     ]
-    status, error, counts = gather(array, ended, NOW, WEEK_S) or ("", "", ())
+    status, error, counts = outcome(array, found) or ("", "", ())
     assert (status, counts) == (BROKE, (2, 1, 4))
     assert error.endswith("1 is FAILED: array: x")
 
 
+def test_a_part_that_was_cut_short_counts_as_its_elements_end_and_not_before() -> None:
+    [(key, request), *_] = parts(an_array(7, most=3))
+    part = a_job(key, GONE, request=request)
+    assert is_cut_short(part)
+    assert not is_cut_short(replace(part, counts=(1, 1, 1)))
+    assert not is_cut_short(replace(part, status=JobStatus.WAITING))
+    some = {each.key: each for each in ended(DONE, JobStatus.RUNNING)}
+    assert counted_apart(part, some) is None
+    assert counted_apart(part, {each.key: each for each in ended(DONE, BROKE)}) == (1, 1, 1)  # one was never put
+
+
 def test_an_array_is_given_up_before_the_first_of_its_elements_may_be_forgotten() -> None:
+    [*_, last] = ended(DONE, DONE, DONE)
     for limit_s, age_s in ((60.0, 60.0), (limits.PARENTS_LIMIT_MAX_S, limits.FINISHED_JOB_TTL_S)):
-        assert gather(an_array(3, age_s=age_s), found(DONE, None), NOW, limit_s) is None
-        status, error, counts = gather(an_array(3, age_s=age_s + 1), found(DONE, None), NOW, limit_s) or ("", "", ())
+        assert outcome(an_array(3, age_s=age_s), [last], limit_s) is None
+        status, error, counts = outcome(an_array(3, age_s=age_s + 1), [last], limit_s) or ("", "", ())
         assert (status, counts) == (BROKE, (1, 2, 0))
         assert error.startswith("array: not all of its 3 elements have ended within")

@@ -234,8 +234,8 @@ class StoredControlTable:
     def unblock(self, waiting: Job, now: float, op: str, rank: str = "") -> Job | None:
         return self._job(keys.unblock_write(waiting, now, op, rank))
 
-    def grow(self, array: Job) -> bool:
-        return self._write(keys.grow_write(array)) is not None
+    def grow(self, array: Job, parts: int | None = None) -> bool:
+        return self._write(keys.grow_write(array, parts)) is not None
 
     def pass_over(self, array: Job, passed: Passed) -> None:
         self._write(keys.pass_write(array, passed))

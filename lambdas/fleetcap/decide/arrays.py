@@ -6,17 +6,20 @@ nobody ever puts, reads or ends more than a bounded number of jobs at once, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from fleetcap import limits
-from fleetcap.model import Job, JobStatus, Request
+from fleetcap.model import Job, JobStatus, Passed, Request
 
 INDEX: Final = "{index}"
 """What stands for an element's number, in the source and in texts among the params."""
 
-Outcome = tuple[JobStatus, str, tuple[int, int, int]]
+Counts = tuple[int, int, int]
+"""How many elements completed, failed, were cancelled."""
+
+Outcome = tuple[JobStatus, str, Counts]
 """Final status, error, and how many elements completed, failed, were cancelled."""
 
 
@@ -59,38 +62,57 @@ def _element(array: Job, index: int) -> Request:
     return replace(given, source=source, params=params, array=0, first=0, step=0, part_of=array.key)
 
 
-def gather(array: Job, found: Iterable[Job | None], now: float, limit_s: float) -> Outcome | None:
-    """How a grown array ends, or None while it does not. `found`: its parts as they are read, in order.
+def left(array: Job, passed: Passed) -> list[str]:
+    """The keys of the parts that have not been passed over: from the last one on, which was put last and mostly ends
+    last. As long as the first of these has not ended, the array has not, and no other needs to be read."""
+    return part_keys(array)[::-1][passed.parts :]
 
-    An array is given up after `limit_s`, before the first of its elements to end may have been forgotten.
+
+def pass_over(passed: Passed, part: Job, counts: Counts) -> Passed:
+    """One part more that has ended, with these `counts` of its elements."""
+    completed, failed, cancelled = (before + more for before, more in zip(passed.counts, counts, strict=True))
+    first = passed.first if part.status is JobStatus.COMPLETED else part.key
+    return Passed(passed.parts + 1, (completed, failed, cancelled), first)
+
+
+def is_cut_short(part: Job) -> bool:
+    """Whether it is an array that ended before its elements had: their own ends say then how they ended."""
+    return bool(part.request.array) and part.ended and part.counts is None
+
+
+def counted(part: Job) -> Counts:
+    """The elements that a part that ended stands for, by how they ended; of one that is not cut short."""
+    return part.counts or _one(part.status)
+
+
+def counted_apart(part: Job, elements: Mapping[str, Job]) -> Counts | None:
+    """The same of an array that was cut short, whose `elements` are those that were ever put. None: some go on."""
+    ends = [elements[key].status if key in elements else part.status for key in part_keys(part)]
+    if not all(status.ended for status in ends):
+        return None
+    completed, failed, cancelled = map(sum, zip(*map(_one, ends), strict=True))
+    return completed, failed, cancelled
+
+
+def _one(status: JobStatus) -> Counts:
+    return (int(status is JobStatus.COMPLETED), int(status is JobStatus.FAILED), int(status is JobStatus.CANCELLED))
+
+
+def gather(array: Job, passed: Passed, first: Job | None, now: float, limit_s: float) -> Outcome | None:
+    """How an array ends of which so much has been passed over, or None while it does not end.
+
+    `first` is the part that `passed` names. An array is given up after `limit_s`, before the first of its elements to
+    end may have been forgotten.
     """
-    completed = failed = cancelled = 0
-    first = ""
-    for part in found:
-        if part is None or not part.ended:
-            limit_s = min(limit_s, limits.FINISHED_JOB_TTL_S)
-            if now - array.queued_at <= limit_s:
-                return None
-            error = f"array: not all of its {array.request.array} elements have ended within {limit_s:.0f} s"
-            return JobStatus.FAILED, error, (completed, array.request.array - completed - cancelled, cancelled)
-        more = _counted(part)
-        completed, failed, cancelled = completed + more[0], failed + more[1], cancelled + more[2]
-        if part.status is not JobStatus.COMPLETED:
-            first = first or f"{part.key} is {part.status.value}: {part.error}"
-    counts = completed, failed, cancelled
-    if not first:
-        return JobStatus.COMPLETED, "", counts
+    completed, failed, cancelled = passed.counts
+    if not array.grown or left(array, passed):
+        limit_s = min(limit_s, limits.FINISHED_JOB_TTL_S)
+        if now - array.queued_at <= limit_s:
+            return None
+        error = f"array: not all of its {array.request.array} elements have ended within {limit_s:.0f} s"
+        return JobStatus.FAILED, error, (completed, array.request.array - completed - cancelled, cancelled)
+    if not passed.first:
+        return JobStatus.COMPLETED, "", passed.counts
     of = f"{failed} failed and {cancelled} cancelled of {array.request.array}"
-    return JobStatus.FAILED, f"array: {of}; {first}", counts
-
-
-def _counted(part: Job) -> tuple[int, int, int]:
-    """The elements that a part that ended stands for, by how they ended."""
-    if part.counts:
-        return part.counts
-    count = part.request.array or 1
-    return (
-        count * (part.status is JobStatus.COMPLETED),
-        count * (part.status is JobStatus.FAILED),
-        count * (part.status is JobStatus.CANCELLED),
-    )
+    which = f"; {first.key} is {first.status.value}: {first.error}" if first else ""
+    return JobStatus.FAILED, f"array: {of}{which}", passed.counts
