@@ -15,7 +15,6 @@ from fleetcap.decide import arrays, dependencies
 from fleetcap.fleet import Fleet
 from fleetcap.jobs import Contended
 from fleetcap.model import Job, JobStatus, Passed, Pool
-from fleetcap.timebox import Timebox
 
 
 class Settled(NamedTuple):
@@ -25,22 +24,21 @@ class Settled(NamedTuple):
     unblocked: bool = False
 
 
-def settle(fleet: Fleet, key: str, box: Timebox | None = None, known: Job | None = None) -> Settled:
+def settle(fleet: Fleet, key: str, known: Job | None = None) -> Settled:
     """Judge a job and carry that out; whoever does not wait is left alone. Repeatable.
 
     `known` is the job as it was just read. An array that was cut short itself may be what a larger one waits for, which
     is judged then. Raises Contended where others changed the job each time, and whatever the table raises.
     """
-    box = box or Timebox(fleet.clock)
     for _ in range(limits.ADMIT_ROUNDS):
         job, known = known or fleet.table.job(key), None
         if job and arrays.is_cut_short(job) and job.request.part_of:
-            settle(fleet, job.request.part_of, box)
+            settle(fleet, job.request.part_of)
         if job is None or job.status is not JobStatus.WAITING:
             return Settled(job)
         if job.request.array:
-            return _gathered(fleet, job, box)
-        verdict = _judged(fleet, job, box)
+            return _gathered(fleet, job)
+        verdict = _judged(fleet, job)
         now, op = fleet.clock.now(), fleet.clock.unique()
         match verdict:
             case dependencies.Wait(parents):
@@ -66,14 +64,14 @@ def _rank(fleet: Fleet, job: Job, now: float) -> str:
     return keys.share_rank_of(job.key, job.priority, tag)
 
 
-def _gathered(fleet: Fleet, array: Job, box: Timebox) -> Settled:
+def _gathered(fleet: Fleet, array: Job) -> Settled:
     """End a WAITING array if all its elements have ended.
 
     Its parts are read from the last one on up to the first that has not ended. What was passed over is noted, so that
     nobody reads it again: the end of an element costs one read of the array, one of that part, and its own, in whatever
     order they end. The note is a hint that may be lost; nothing but time rests on it.
     """
-    passed = _passed_over(fleet, array, box) if array.grown else array.passed
+    passed = _passed_over(fleet, array) if array.grown else array.passed
     named = fleet.table.job(passed.first) if passed.first and not arrays.left(array, passed) else None
     outcome = arrays.gather(array, passed, named, fleet.clock.now(), _limit_s(fleet, array))
     if outcome is None:
@@ -87,8 +85,10 @@ def _gathered(fleet: Fleet, array: Job, box: Timebox) -> Settled:
     return Settled(fleet.table.job(array.key))
 
 
-def _passed_over(fleet: Fleet, array: Job, box: Timebox) -> Passed:
-    """How far the parts of a grown array have ended by now. More of them are read at once while all of them have."""
+def _passed_over(fleet: Fleet, array: Job) -> Passed:
+    """How far the parts of a grown array have ended by now. The more have, the more of the next are read at once: half
+    as many, so that few are read in vain.
+    """
     passed, at_once = array.passed, 1
     while some := arrays.left(array, passed)[:at_once]:
         found = fleet.table.jobs(some)
@@ -98,9 +98,9 @@ def _passed_over(fleet: Fleet, array: Job, box: Timebox) -> Passed:
             if part is None or counts is None:
                 return passed
             passed = arrays.pass_over(passed, part, counts)
-        if box.spent:
+        if fleet.time.spent:
             return passed
-        at_once = min(2 * at_once, limits.BATCH_GET_ITEMS)
+        at_once = max((passed.parts - array.passed.parts) // 2, 1)
     return passed
 
 
@@ -121,16 +121,16 @@ def _tell(fleet: Fleet, job: Job, verdict: dependencies.Verdict, **fields: objec
     fleet.log("judged", job=job.id, key=job.key, correlation_id=job.correlation_id, decision=decision, **fields)
 
 
-def _judged(fleet: Fleet, job: Job, box: Timebox) -> dependencies.Verdict:
+def _judged(fleet: Fleet, job: Job) -> dependencies.Verdict:
     """The verdict on a WAITING job as read, over its parents as they are now."""
     parents = fleet.table.jobs(job.request.depends_on)
     verdict = dependencies.judge(job, parents, fleet.clock.now(), _limit_s(fleet, job))
-    if isinstance(verdict, dependencies.Wait) and (way := _circle(fleet, job, parents, box)):
+    if isinstance(verdict, dependencies.Wait) and (way := _circle(fleet, job, parents)):
         return dependencies.in_a_circle(way)
     return verdict
 
 
-def _circle(fleet: Fleet, job: Job, parents: Mapping[str, Job], box: Timebox) -> list[str]:
+def _circle(fleet: Fleet, job: Job, parents: Mapping[str, Job]) -> list[str]:
     """The way from a job back to itself, if it waits for itself; those above it are read, a generation at a time.
 
     So many of them at most, and for a bounded time. The last one of a circle to be put finds the others there, so each
@@ -139,7 +139,7 @@ def _circle(fleet: Fleet, job: Job, parents: Mapping[str, Job], box: Timebox) ->
     waits = {job.key: job.request.depends_on}
     above = list(parents.values())
     seen = {job.key, *job.request.depends_on}
-    while above and not box.spent:
+    while above and not fleet.time.spent:
         wanted: list[str] = []
         for waiting in above:
             if waiting.status is not JobStatus.WAITING:

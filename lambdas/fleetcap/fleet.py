@@ -30,6 +30,7 @@ from fleetcap.model import (
     Use,
 )
 from fleetcap.ports import Clock, ControlTable, Log, Tasks
+from fleetcap.timebox import Timebox
 
 T = TypeVar("T")
 
@@ -47,13 +48,26 @@ class Standing:
 
 @dataclass(frozen=True)
 class Fleet:
-    """The pools, and the ports through which they are moved."""
+    """The pools, and the ports through which they are moved; within a `box` of time, without one to the end.
+
+    What a step leaves undone as the time is spent, it logs or leaves to be found.
+    """
 
     pools: Mapping[str, Pool]
     table: ControlTable
     tasks: Tasks
     clock: Clock
     log: Log
+    box: Timebox | None = None
+
+    @property
+    def time(self) -> Timebox:
+        """For how long its steps begin things."""
+        return self.box or Timebox(self.clock)
+
+    def within(self, box: Timebox) -> Fleet:
+        """The same, for as long as that."""
+        return replace(self, box=box)
 
     # --- capacity
 

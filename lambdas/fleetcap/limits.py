@@ -12,8 +12,8 @@ RUN_TASK_OVERRIDES_MAX_CHARS: Final = 8_192
 STARTED_BY_MAX_CHARS: Final = 128
 DESCRIBE_TASKS_MAX_ARNS: Final = 100
 BATCH_GET_ITEMS: Final = 100
-PUTS_AT_A_TIME: Final = 7
-"""Edges that one decider writes at once: three rounds for as many parents as a job may have."""
+PUTS_AT_A_TIME: Final = 10
+"""Edges that one decider writes at once: two rounds for as many parents as a job may have."""
 SQS_MESSAGE_MAX_BYTES: Final = 1_048_576
 PUT_EVENTS_ENTRIES: Final = 10
 PUT_EVENTS_MAX_BYTES: Final = 262_144

@@ -54,10 +54,9 @@ class _Arrival:
 class _Batch:
     """What came of a batch so far: the messages that are settled, and the jobs that need somebody to see to them.
 
-    `box` is the decider's time, `begin` that in which it goes on to another wave of messages, keys or parts.
+    `begin` is the time in which it goes on to another wave of messages, keys or parts.
     """
 
-    box: Timebox
     begin: Timebox
     settled: set[str] = field(default_factory=set)
     queued: list[Job] = field(default_factory=list)
@@ -79,24 +78,25 @@ class Intake:
 
         Words and messages have their turn as the first record has it, so that slow calls starve neither.
         """
+        within = replace(self, fleet=self.fleet.within(Timebox.begin(self.fleet.clock)))
+        return within._handle(event["Records"])
+
+    def _handle(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         began_at = self.fleet.clock.now()
-        box = Timebox.begin(self.fleet.clock)
-        took = _Batch(box, box.within(limits.WAVES_BEGIN_S))
+        took = _Batch(self.fleet.time.within(limits.WAVES_BEGIN_S))
         words, messages = [], []
-        for record in event["Records"]:
+        for record in records:
             dependents = to_recheck(record["body"])
             words += [(record, dependents)] if dependents else []
             messages += [] if dependents else [record]
         turns = [partial(self._take_words, words), partial(self._take_messages, messages)]
-        for number, turn in enumerate(turns if words and words[0][0] is event["Records"][0] else reversed(turns)):
+        for number, turn in enumerate(turns if words and words[0][0] is records[0] else reversed(turns)):
             if not number or not took.begin.spent:
                 turn(took)
         self._scale(took)
-        unsettled = [record["messageId"] for record in event["Records"] if record["messageId"] not in took.settled]
+        unsettled = [record["messageId"] for record in records if record["messageId"] not in took.settled]
         now = self.fleet.clock.now()
-        self.fleet.log(
-            "took in", records=len(event["Records"]), unsettled=len(unsettled), began_at=began_at, ended_at=now
-        )
+        self.fleet.log("took in", records=len(records), unsettled=len(unsettled), began_at=began_at, ended_at=now)
         return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in unsettled]}
 
     def _take_words(self, words: Sequence[tuple[dict[str, Any], list[str]]], took: _Batch) -> None:
@@ -119,12 +119,12 @@ class Intake:
         rest = deque(messages)
         while rest and not took.begin.spent:
             wave: list[_Arrival] = []
-            for record in took.box.within(limits.WAVE_LOOKS_S).each(tuple(rest)):
+            for record in self.fleet.time.within(limits.WAVE_LOOKS_S).each(tuple(rest)):
                 rest.popleft()
                 with self._apart(record, took, settles=False):
                     wave.append(self._arrival(record, wave))
             self._draw(wave)
-            for arrival in took.box.each(wave):
+            for arrival in self.fleet.time.each(wave):
                 with self._apart(arrival.record, took):
                     self._take(arrival, took)
 
@@ -191,7 +191,7 @@ class Intake:
         if job.request.array and job.status is JobStatus.CANCELLED:
             self._cancel_parts(job, took)
         elif job.status is JobStatus.WAITING:
-            if took.box.over:
+            if self.fleet.time.over:
                 self.rechecks.recheck([job.key])
             else:
                 self._judge(job, took)
@@ -206,7 +206,7 @@ class Intake:
         if known.request.array and known.status is JobStatus.WAITING and not known.grown:
             self._grow(known, took)
             return
-        job, unblocked = dependencies.settle(self.fleet, known.key, took.box, known)
+        job, unblocked = dependencies.settle(self.fleet, known.key, known)
         if job is None:
             return
         if job.request.array and job.status is JobStatus.CANCELLED:
@@ -225,9 +225,11 @@ class Intake:
         done, whole = array.put, False
         words: list[str] = []
         while not whole and not (done > array.put and took.begin.spent):
-            wave = self._parts(array, done, took)
+            wave = self._parts(array, done)
+            if not wave:
+                break  # an outage has taken all the time there was
             self._draw(wave)
-            for part in took.box.within(limits.WAVES_BEGIN_S).each(wave):
+            for part in self.fleet.time.within(limits.WAVES_BEGIN_S).each(wave):
                 self._put_part(part, took, words)
                 done += 1
             whole = done == len(arrays.part_keys(array))
@@ -239,14 +241,14 @@ class Intake:
             if standing and standing.status is JobStatus.CANCELLED:
                 self._cancel_parts(standing, took)
         elif whole:
-            dependencies.settle(self.fleet, array.key, took.box)
+            dependencies.settle(self.fleet, array.key)
 
-    def _parts(self, array: Job, done: int, took: _Batch) -> list[_Arrival]:
+    def _parts(self, array: Job, done: int) -> list[_Arrival]:
         """The next parts of an array with what is to become of them, as many as can be looked at in a short while."""
         accepted = [self._part(array, key, request) for key, request in arrays.parts(array)[done:]]
         accepted = accepted[: limits.BATCH_GET_ITEMS]
         standing = self.fleet.table.jobs([each.key for each in accepted])
-        looks = took.box.within(limits.WAVE_LOOKS_S)
+        looks = self.fleet.time.within(limits.WAVE_LOOKS_S)
         return [_Arrival(each, self._decide(each, standing.get(each.key))) for each in looks.each(accepted)]
 
     def _part(self, array: Job, key: str, request: Request) -> Submission:
@@ -367,7 +369,7 @@ class Intake:
         wanted: dict[str, list[Queued]] = {}
         for job in took.queued:
             wanted.setdefault(job.pool, []).append(job.as_queued)
-        for name, mine in took.box.each(wanted.items()):
+        for name, mine in self.fleet.time.each(wanted.items()):
             pool = self.fleet.pools[name]
             try:
                 self.fleet.scale(pool, mine, most=len(mine))

@@ -15,6 +15,7 @@ from fleetcap.model import (
     Job,
     JobStatus,
     Lease,
+    Passed,
     Request,
     Reservation,
     Slot,
@@ -123,6 +124,7 @@ def operations() -> Iterator[keys.Write | keys.Put]:
     yield keys.edge_write("parent", "key", 0.0)
     yield keys.unblock_write(waiting, 0.0, "op")
     yield keys.grow_write(waiting)
+    yield keys.pass_write(waiting, Passed(1, (1, 0, 0), ""))
     yield keys.gather_write(waiting, JobStatus.FAILED, 0.0, "", (0, 1, 0), "op")
     yield keys.finish_write(waiting, JobStatus.FAILED, 0.0, "", (), "op")
     yield keys.finish_write(job, JobStatus.CANCELLED, 0.0, "", (), "op")

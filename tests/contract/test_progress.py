@@ -1,0 +1,242 @@
+"""Progress, however slow the calls: an intake that is killed at its minute would take the same batch for ever.
+
+Every call of a port takes as long as one may; whatever an intake does beyond its timeout did not happen.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import pytest
+
+from fleetcap import jobs, limits
+from fleetcap.adapters.control_table import StoredControlTable
+from fleetcap.fleet import Fleet
+from fleetcap.model import Job, JobStatus, Pool
+from handlers.intake import Intake
+from local.memory.ecs import MemoryEcs
+from local.memory.items import MemoryItems
+from tests.contract.test_dependencies import child, end, word
+from tests.fakes import LAUNCH, FakeCache, FakeRechecks, HandClock, Lines
+from tests.handlers.test_intake import FakeRejects, batch, message
+
+FAR: Final = 1e12
+
+
+class Killed(BaseException):
+    """The function's time is over, in the middle of a call."""
+
+
+class Slow:
+    """A port each of whose calls takes some seconds, or as many as it makes requests."""
+
+    def __init__(self, port: object, world: World) -> None:
+        self._port, self._world = port, world
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._port, name)
+
+        def slowly(*arguments: Any, **named: Any) -> Any:
+            at_a_time = {"put_each": limits.PUTS_AT_A_TIME, "batch": limits.BATCH_GET_ITEMS}.get(name)
+            self._world.request(-(-len(arguments[0]) // at_a_time) if at_a_time else 1)
+            self._world.reads += len(arguments[0]) if name == "batch" else name == "get"
+            return call(*arguments, **named)
+
+        return slowly
+
+
+@dataclass
+class World:
+    """A queue, the table, and an intake that takes a batch at a time, each in its own minute."""
+
+    call_s: float = 0.0
+    clock: HandClock = field(default_factory=HandClock)
+    rechecks: FakeRechecks = field(default_factory=FakeRechecks)
+    killed_at: float = FAR
+    calls: int = 0
+    reads: int = 0
+    shares: bool = False
+
+    def __post_init__(self) -> None:
+        pool = Pool("default", 2, LAUNCH, fair_shares=self.shares)
+        table: Any = StoredControlTable(Slow(MemoryItems(), self))  # type: ignore[arg-type]
+        ecs: Any = Slow(MemoryEcs(self.clock.now, lambda _: None), self)
+        cache: Any = Slow(FakeCache(), self)
+        rechecks: Any = Slow(self.rechecks, self)
+        self.fleet = Fleet({"default": pool}, table, ecs, self.clock, Lines())
+        self.intake = Intake(self.fleet, cache, FakeRejects(), frozenset(), rechecks)
+
+    def request(self, times: int) -> None:
+        """So many requests, one after the other."""
+        self.calls += times
+        self.clock.sleep(times * self.call_s)
+        if self.clock.now() > self.killed_at:
+            raise Killed
+
+    def take(self, *bodies: str) -> list[str]:
+        """What is left of a batch after one delivery of it. Raises Killed."""
+        event = batch(self.clock, *bodies)
+        self.killed_at = self.clock.now() + limits.DECIDER_TIMEOUT_S
+        failures = self.intake.handle(event)["batchItemFailures"]
+        self.killed_at = FAR
+        return [bodies[int(failure["itemIdentifier"].removeprefix("m"))] for failure in failures]
+
+    def settle(self, *bodies: str) -> int:
+        """Deliver these, and every word that is sent meanwhile, until all are settled; how many deliveries it took."""
+        queue, deliveries = list(bodies), 0
+        while queue:
+            some, queue = queue[:10], queue[10:]
+            left = self.take(*some)
+            words, self.rechecks.heard = self.rechecks.heard, []
+            queue += [*left, *(word(*keys) for keys in words)]
+            deliveries += 1
+            assert deliveries < 1_000, "no progress"
+        return deliveries
+
+    def job(self, key: str) -> Job:
+        slow, self.call_s = self.call_s, 0.0
+        found = self.fleet.table.job(key)
+        self.call_s = slow
+        assert found
+        return found
+
+    def statuses(self, names: Iterable[str]) -> set[JobStatus]:
+        return {self.job(name).status for name in names}
+
+
+@pytest.fixture
+def slow() -> World:
+    return World(call_s=limits.SLOW_CALL_S)
+
+
+KINDS: Final[dict[str, Callable[[int], str]]] = {
+    "plain": lambda n: message(f"k{n}"),
+    "with twenty parents": lambda n: child(f"k{n}", *(f"p{parent}" for parent in range(20))),
+    "of tenants": lambda n: message(f"k{n}", tenant=f"t{n % 3}", priority=n % 2),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_every_batch_something_is_settled_however_slow_its_calls(kind: str) -> None:
+    world = World(call_s=limits.SLOW_CALL_S, shares=kind == "of tenants")
+    bodies = [KINDS[kind](number) for number in range(10)]
+    while bodies:
+        left = world.take(*bodies)
+        assert len(left) < len(bodies)
+        bodies = left
+    waits = kind == "with twenty parents"
+    assert world.statuses(f"k{n}" for n in range(10)) == {JobStatus.WAITING if waits else JobStatus.QUEUED}
+
+
+def test_where_calls_are_quick_a_batch_is_one_wave(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(call_s=0.01, shares=True)
+    draws: list[int] = []
+    draw = world.fleet.table.draw
+    counting = lambda pool, priority, mine, now: draws.append(sum(mine.values())) or draw(pool, priority, mine, now)  # noqa: E731
+    monkeypatch.setattr(world.fleet.table, "draw", counting)
+    assert world.take(*(message(f"k{n}") for n in range(10))) == []
+    assert draws == [10]
+
+
+def many(count: int, **fields: object) -> str:
+    return message("a", source="s3://input/{index}.bam", array=count, **fields)
+
+
+def test_an_array_grows_and_ends_however_slow_its_calls(slow: World) -> None:
+    slow.settle(many(120))
+    assert slow.job("a").grown
+    elements = [f"a/{index}" for index in range(120)]
+    assert slow.statuses(elements) == {JobStatus.QUEUED}
+    for element in elements:
+        quickly(slow, lambda key=element: end(slow.fleet, slow.clock, key))  # type: ignore[misc]
+    slow.settle(*(word(f"a/part-{part}") for part in range(3)))
+    slow.settle(word("a"))
+    assert (slow.job("a").status, slow.job("a").counts) == (JobStatus.COMPLETED, (120, 0, 0))
+
+
+def test_an_arrays_elements_that_wait_for_others_are_put_however_slow_that_is(slow: World) -> None:
+    slow.settle(many(4, depends_on=[f"p{parent}" for parent in range(20)]))
+    assert slow.statuses(f"a/{index}" for index in range(4)) == {JobStatus.WAITING}
+
+
+def test_a_forced_array_asks_no_cache_and_grows_all_the_same(slow: World) -> None:
+    slow.settle(many(30, force=True))
+    assert slow.statuses(f"a/{index}" for index in range(30)) == {JobStatus.QUEUED}
+
+
+def test_an_array_that_runs_anew_over_results_that_stand_grows_however_slow_that_is() -> None:
+    world = World()
+    world.settle(many(12))
+    for index in range(12):
+        end(world.fleet, world.clock, f"a/{index}", JobStatus.COMPLETED if index else JobStatus.FAILED)
+    world.settle(word("a"))
+    world.clock.sleep(60.0)
+    world.intake.cache._port.has_all = lambda keys: "a/0/" not in keys[0]  # type: ignore[attr-defined]
+    world.call_s = limits.SLOW_CALL_S
+    world.settle(many(12))
+    assert world.job("a").grown
+    assert (world.job("a/0").run, world.job("a/11").run) == (2, 1)
+
+
+def test_a_cancelled_array_has_all_its_elements_ended_however_slow_that_is(slow: World) -> None:
+    quickly(slow, lambda: slow.settle(many(30)))
+    quickly(slow, lambda: jobs.cancel(slow.fleet.table, slow.clock, "a", "by hand"))
+    slow.settle(word("a"))
+    assert slow.statuses(f"a/{index}" for index in range(30)) == {JobStatus.CANCELLED}
+
+
+def test_everybody_whom_a_word_names_is_judged_however_slow_that_is(slow: World) -> None:
+    names = [f"k{n}" for n in range(limits.RECHECK_KEYS)]
+    quickly(slow, lambda: slow.settle(message("p"), *(child(name, "p") for name in names)))
+    quickly(slow, lambda: end(slow.fleet, slow.clock, "p"))
+    slow.settle(word(*names))
+    assert slow.statuses(names) == {JobStatus.QUEUED}
+
+
+def test_who_waits_for_others_is_judged_once_by_his_own_message_where_there_is_no_time_left(slow: World) -> None:
+    """He is put, and a word has him judged; the message does not come again for that."""
+    quickly(slow, lambda: slow.settle(message("p")))
+    quickly(slow, lambda: end(slow.fleet, slow.clock, "p"))
+    slow.call_s = 9.0
+    assert slow.take(child("c", "p")) == []
+    assert slow.rechecks.heard == [["c"]]
+
+
+def quickly(world: World, deed: Callable[[], object]) -> None:
+    usual, world.call_s = world.call_s, 0.0
+    deed()
+    world.rechecks.heard.clear()
+    world.call_s = usual
+
+
+# --- what the end of an element costs
+
+
+def orders(count: int) -> dict[str, list[int]]:
+    shuffled = list(range(count))
+    random.Random(1).shuffle(shuffled)  # noqa: S311
+    return {"first to last": list(range(count)), "last to first": list(range(count))[::-1], "at random": shuffled}
+
+
+@pytest.mark.parametrize("order", orders(2))
+def test_the_end_of_an_element_costs_three_reads_in_whatever_order_they_end(order: str) -> None:
+    """And each end of a part of fifty three more: a read is one unit, as no item is larger than 4 KB."""
+    world, count, parts = World(), 120, 3
+    world.settle(many(count))
+    reads = calls = 0
+    for index in orders(count)[order]:
+        end(world.fleet, world.clock, f"a/{index}")
+        part = f"a/part-{index // limits.ARRAY_STEP}"
+        world.reads = world.calls = 0
+        world.take(word(part))
+        reads, calls = reads + world.reads, calls + world.calls
+        if world.job(part).ended:
+            world.reads = world.calls = 0
+            world.take(word("a"))
+            reads, calls = reads + world.reads, calls + world.calls
+    assert world.job("a").status is JobStatus.COMPLETED
+    assert reads <= 3 * (count + 2 * parts)
+    assert calls <= 3 * (count + 2 * parts)
