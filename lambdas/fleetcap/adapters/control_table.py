@@ -216,8 +216,8 @@ class StoredControlTable:
         for parent in parents:
             self._items.put(keys.edge_write(parent, dependent, now))
 
-    def dependents(self, parent: str) -> list[str]:
-        return list(map(keys.dependent_from, self._items.partition(keys.edges_pk(parent))))
+    def dependents(self, parent: str, most: int) -> list[str]:
+        return list(map(keys.dependent_from, islice(self._items.partition(keys.edges_pk(parent)), most)))
 
     def unblock(self, waiting: Job, now: float, op: str, rank: str = "") -> Job | None:
         return self._job(keys.unblock_write(waiting, now, op, rank))
