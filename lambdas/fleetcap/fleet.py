@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from fleetcap import jobs, keys, limits, pools
 from fleetcap.decide import budget, capacity, deadlines, launch, recover, retry, standby, taxonomy
@@ -46,6 +46,13 @@ class Standing:
     banks: Sequence[int] = (0,)
 
 
+class Resent(NamedTuple):
+    """A slot as it is after its launch was sent again, and RunTask's answer; None where there was nothing to send."""
+
+    slot: Slot
+    answer: LaunchAnswer | None = None
+
+
 @dataclass(frozen=True)
 class Fleet:
     """The pools, and the ports through which they are moved; within a `box` of time, without one to the end.
@@ -78,7 +85,7 @@ class Fleet:
         `near` is a slot whose bank is to be looked at, in a pool of which not all can be.
         """
         begun = 0
-        for _ in range(limits.SCALE_ROUNDS):
+        for _ in self.time.each(range(limits.SCALE_ROUNDS)):
             standing = self.look(pool, near)
             now = self.clock.now()
             if wait := capacity.full(standing.pool, standing.slots, now, standing.share):
@@ -95,13 +102,17 @@ class Fleet:
     def _lease_all(self, standing: Standing, leases: Sequence[capacity.LeaseFor]) -> tuple[int, bool]:
         """Carry the leases out; how many. False: every candidate was taken meanwhile, so the slots must be read again.
 
-        What keeps one launch from starting would keep the next, unless that one comes from another provider.
+        What keeps one launch from starting would keep the next, unless that one comes from another provider. A slot is
+        leased only where its launch is sent at once: whoever else has time may take the others.
         """
         pool = standing.pool
         candidates = capacity.candidates(pool, standing.slots)
         providers = capacity.Providers(pool, standing.slots, self.clock.now())
         begun, pending = 0, list(leases)
         while pending and (provider := providers.take()):
+            if not self.time.allows(begun):
+                self.log("wait", pool=pool.name, reason="the time for launches is spent", left=len(pending))
+                break
             answer = self._lease(pool, candidates, pending[0], provider, providers.backoffs[provider])
             if answer is None:
                 return begun, False
@@ -110,6 +121,8 @@ class Fleet:
                 continue
             begun += 1
             del pending[0]
+            if launch.ends(answer):
+                break
         return begun, True
 
     def look(self, pool: Pool, near: SlotId | None = None, whole: bool = False) -> Standing:
@@ -127,7 +140,7 @@ class Fleet:
             missing = [slot for slot in keys.slot_ids(pool.name, pool.cap, number) if slot not in slots]
             if not missing or (new and capacity.candidates(pool, list(slots.values()))):
                 continue
-            self.table.create_slots(missing, self.clock.now())
+            self.table.create_slots(self.time.each(missing), self.clock.now())
             if new:
                 self.table.widen(pool.name, number + 1)
                 pool = replace(pool, banks=number + 1)
@@ -200,14 +213,15 @@ class Fleet:
             self.log("late answer", lease=str(lease), arn=arn, why="the slot was freed before RunTask answered")
             self.tasks.stop(launch.cluster_of(request), arn, "its slot was freed before RunTask answered")
 
-    def resend(self, slot: Slot) -> Slot:
-        """Learn the task of a launch whose sender did not record it; the slot as it is then."""
+    def resend(self, slot: Slot) -> Resent:
+        """Learn the task of a launch whose sender did not record it."""
         fresh = self.table.slot(slot.id)
         if fresh is None or fresh.lease != slot.lease or not fresh.held or fresh.arn:
-            return fresh or slot
-        if isinstance(answer := self.launch(fresh.lease, fresh.launch, fresh.strikes), Started):
-            return replace(fresh, arn=answer.arn, launched_at=self.clock.now())
-        return fresh
+            return Resent(fresh or slot)
+        answer = self.launch(fresh.lease, fresh.launch, fresh.strikes)
+        if isinstance(answer, Started):
+            fresh = replace(fresh, arn=answer.arn, launched_at=self.clock.now())
+        return Resent(fresh, answer)
 
     # --- proof
 
@@ -269,14 +283,10 @@ class Fleet:
             stopped += pools.stop(self.table, self.tasks, slot, standing.pool.reason or "stop-all")
         return stopped
 
-    def for_a_while(self, things: Sequence[T], seconds: float = limits.SCALE_BUDGET_S) -> Iterator[T]:
-        """Each of the things until the time is up, another one first each time: whoever comes next goes on."""
-        began_at = self.clock.now()
+    def for_a_while(self, things: Sequence[T]) -> Iterator[T]:
+        """Each of the things until the time is spent, another one first each time: whoever comes next goes on."""
         offset = int(self.clock.uniform(0, len(things)))
-        for thing in [*things[offset:], *things[:offset]]:
-            if self.clock.now() - began_at >= seconds:
-                return
-            yield thing
+        return self.time.each([*things[offset:], *things[:offset]])
 
     # --- jobs that waited too long
 
@@ -290,7 +300,8 @@ class Fleet:
             return
         queued = self.table.queued(pool, now, limits.OVERDUE_READ)
         standing, now = self.look(pool, whole=True), self.clock.now()
-        for late in deadlines.overdue(standing.pool, standing.slots, queued, now)[: limits.OVERDUE_PER_TICK]:
+        late_ones = deadlines.overdue(standing.pool, standing.slots, queued, now)[: limits.OVERDUE_PER_TICK]
+        for late in self.time.each(late_ones):
             job = self.table.job(late.job.key)
             seen = late.job.run, late.job.attempt
             if job is None or job.status is not JobStatus.QUEUED or (job.run, job.attempt) != seen:
@@ -307,13 +318,19 @@ class Fleet:
 
     # --- jobs of dead holders
 
-    def requeue(self, orphans: Collection[Running], failure: FailureClass, why: str) -> None:
-        """Send jobs whose holder is dead back into the queue, or end them where that happened too often."""
-        for orphan in orphans:
+    def requeue(self, orphans: Collection[Running], failure: FailureClass, why: str) -> bool:
+        """Send jobs whose holder is dead back into the queue, or end them where that happened too often.
+
+        False: there was no time for all of them.
+        """
+        tried = 0
+        for orphan in self.for_a_while(list(orphans)):
+            tried += 1
             try:
                 self._requeue(orphan, failure, why)
             except Exception as error:  # the tick tries again; the other jobs must not wait for it
                 self.log("not requeued", key=orphan.key, error=repr(error))
+        return tried == len(orphans)
 
     def _requeue(self, orphan: Running, failure: FailureClass, why: str) -> None:
         job = self.table.job(orphan.key)

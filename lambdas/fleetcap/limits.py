@@ -82,12 +82,12 @@ BACKOFF_MAX_S: Final = 300
 STRIKES_REMEMBERED_S: Final = 2 * BACKOFF_MAX_S
 INSPECT_LAUNCHING_S: Final = 90
 """A launch whose task is known but has not beaten for this long is looked at; it is stopped much later."""
-LOOK_BUDGET_S: Final = 25
-"""How long one tick looks at doubtful slots of a pool; the rest has its turn at the next."""
-SCALE_BUDGET_S: Final = 15
-"""How long one tick begins launches for a pool; the next one goes on."""
+CHORES_PART: Final = 3
+"""A tick has a part in so many of its time in a pool for whatever is not a launch; launches have what is left."""
 
 # --- watching
+GAUGES_LATEST_S: Final = 50
+"""How long after its start a tick still tells a pool's gauges."""
 QUIET_S: Final = 300
 """How long a pool's gauges are told after the last change of an idle pool: each is seen at zero, then nothing is."""
 DEPTH_READ: Final = 2_000
@@ -123,6 +123,8 @@ PARENTS_LIMIT_MAX_S: Final = 14 * 86_400
 EDGE_TTL_S: Final = 28 * 86_400
 ANCESTORS_READ: Final = 200
 """How many jobs are read at most to see whether one waits for itself."""
+DEPENDENTS_TOLD: Final = 2_000
+"""So many dependents hear at once that a job has ended, a hundred messages; the tick finds the others."""
 RECHECK_KEYS: Final = 20
 """Dependents a message: a batch of ten, with twenty parents each, is read well within a decider's time."""
 ARRAY_MAX: Final = 10_000
@@ -212,9 +214,10 @@ assert DECIDER_TIMEOUT_S <= 60, "a longer-lived decider may send a token after t
 assert DECIDER_BUDGET_S + 5 * SLOW_CALL_S <= DECIDER_TIMEOUT_S, "a launch or a job's end, then a word about it all"
 assert QUEUE_VISIBILITY_S >= 6 * DECIDER_TIMEOUT_S, "AWS asks for six times the function's timeout"
 assert QUEUE_RETENTION_S < FINISHED_JOB_TTL_S, "a redelivered message finds the run that answers it"
-assert DECIDER_TIMEOUT_S > 2 * LOOK_BUDGET_S, "a tick that looks for as long as it may still scales"
+assert DECIDER_BUDGET_S + 3 * SLOW_CALL_S <= GAUGES_LATEST_S, "the launch that a tick begins last hides no gauge"
+assert GAUGES_LATEST_S + 2 * SLOW_CALL_S <= DECIDER_TIMEOUT_S, "a gauge is told within its tick"
 assert TAGS_PER_MS >= 1_000 * TENANT_WEIGHT_MAX, "rounding takes less than a thousandth of any share"
-assert DECIDER_TIMEOUT_S > LOOK_BUDGET_S + 2 * WAITING_BUDGET_S, "and so does one that judges what waits for parents"
+assert DECIDER_BUDGET_S > 2 * WAITING_BUDGET_S, "a tick that judges what waits for parents still scales"
 assert PARENTS_LIMIT_S <= PARENTS_LIMIT_MAX_S
 assert PARENTS_LIMIT_MAX_S + QUEUE_RETENTION_S < EDGE_TTL_S, "an edge outlives every wait that it may end"
 assert OUTPUT_TAIL_LINES < OUTPUT_LINES_AT_ONCE < OUTPUT_LINES

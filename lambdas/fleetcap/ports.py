@@ -154,8 +154,8 @@ class Jobs(Protocol):
     def lead(self, parents: Iterable[str], dependent: str, now: float) -> None:
         """Write the edges by which the end of each parent finds the dependent. Repeatable."""
 
-    def dependents(self, parent: str) -> list[str]:
-        """Every key that an edge leads to, strongly consistent: who may wait for this job, or once did."""
+    def dependents(self, parent: str, most: int) -> list[str]:
+        """The first `most` keys that an edge leads to, strongly consistent: who may wait for this job, or once did."""
 
     def unblock(self, waiting: Job, now: float, op: str, rank: str = "") -> Job | None:
         """This run, WAITING → QUEUED, due now; the job as it stands then. None: somebody has moved it on.

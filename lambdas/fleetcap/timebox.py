@@ -53,9 +53,13 @@ class Timebox:
         """As much of this one, at most."""
         return replace(self, spent_at=min(self.spent_at, self.clock.now() + seconds))
 
+    def allows(self, begun: int) -> bool:
+        """Whether another thing is begun after so many. The first is unless it is over: each part makes progress."""
+        return not (self.over or (begun and self.spent))
+
     def each(self, things: Iterable[T]) -> Iterator[T]:
-        """The things, until the time is spent. The first is begun unless it is over: every part makes some progress."""
+        """The things, as far as they are allowed."""
         for number, thing in enumerate(things):
-            if self.over or (number and self.spent):
+            if not self.allows(number):
                 return
             yield thing

@@ -14,17 +14,27 @@ from fleetcap.decide import taxonomy
 from fleetcap.events import SpotWarning, TaskStopped, task_change
 from fleetcap.fleet import Fleet
 from fleetcap.model import Lease, Pool, TaskStatus
+from fleetcap.timebox import Timebox
 from handlers.log import log
 
 
 class Unresolved(Exception):
-    """ECS did not yet say which task a launch means; the event is delivered again."""
+    """ECS did not yet say which task a launch means, or not all is done; the event is delivered again."""
 
 
 def handle(fleet: Fleet, event: dict[str, Any]) -> dict[str, Any]:
-    """Take an SQS batch of events. Every step may repeat, so a redelivered event runs them all again."""
+    """Take an SQS batch of events. Every step may repeat, so a redelivered event runs them all again.
+
+    Events for which there is no time come again by themselves: were the decider killed, all of them would.
+    """
+    fleet = fleet.within(Timebox.begin(fleet.clock))
     unsettled: list[str] = []
-    for record in event["Records"]:
+    for number, record in enumerate(event["Records"]):
+        if not fleet.time.allows(number):
+            left = [late["messageId"] for late in event["Records"][number:]]
+            fleet.log("cut off", reason="the time for these events is spent; they come again", left=left)
+            unsettled += left
+            break
         try:
             match task_change(json.loads(record["body"])):
                 case TaskStopped() as stopped:
@@ -65,7 +75,8 @@ def _stopped(fleet: Fleet, stopped: TaskStopped) -> None:
     if not _gone(fleet, lease, stopped):
         return
     orphans = [job for job in fleet.table.running(pool, [lease.slot.bank]) if job.holder.lease == lease]
-    fleet.requeue(orphans, *taxonomy.stopped(stopped.stop))
+    if not fleet.requeue(orphans, *taxonomy.stopped(stopped.stop)):
+        raise Unresolved(f"there was no time for all jobs of {lease}")
     fleet.scale(pool, None, most=1, near=lease.slot)
 
 
@@ -77,7 +88,7 @@ def _gone(fleet: Fleet, lease: Lease, stopped: TaskStopped) -> bool:
     if not slot.held:
         return False  # the generation rises at release: an empty slot at this one was never leased under it
     if not slot.arn:
-        slot = fleet.resend(slot)
+        slot = fleet.resend(slot).slot
     if slot.lease == lease and not slot.arn:
         raise Unresolved(f"ECS does not say yet which task {lease} means")
     if slot.lease == lease and slot.arn != stopped.arn:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from fleetcap import dependencies, limits, watch, wiring
 from fleetcap.decide import capacity, launch, recover, standby, sweep
 from fleetcap.fleet import Fleet, Standing
 from fleetcap.model import FailureClass, Pool, Slot
+from fleetcap.timebox import Timebox
 from handlers.log import log
+
+T = TypeVar("T")
 
 
 class Pass(NamedTuple):
@@ -23,25 +26,57 @@ class Pass(NamedTuple):
 def handle(fleet: Fleet) -> list[Pass]:
     """One pass over all pools. It holds no state, may be killed anywhere, and two of them may run at once.
 
-    Another pool comes first each minute: were the time too short for all, each would still have its turn.
+    The pools share its time. Another one comes first each minute, and with it another step: where the time is too short
+    for all, each still has its turn.
     """
+    time = Timebox.begin(fleet.clock)
+    minute, pools = int(fleet.clock.now() // limits.TICK_PERIOD_S), list(fleet.pools.values())
     passes: list[Pass] = []
-    pools = list(fleet.pools.values())
-    first = int(fleet.clock.now() // limits.TICK_PERIOD_S) % max(len(pools), 1)
-    for pool in [*pools[first:], *pools[:first]]:
-        began_at = fleet.clock.now()
+    cut_off: list[str] = []
+    for number, pool in enumerate(_from(minute, pools)):
+        if not time.allows(number):
+            cut_off.append(pool.name)
+            continue
+        began_at, mine = fleet.clock.now(), fleet.within(time.part(len(pools) - number))
         with _failing_alone(fleet, pool, "slots"):
-            standing = fleet.look(pool, whole=True)
-            for step in STEPS:
-                with _failing_alone(fleet, pool, step.__name__):
-                    step(fleet, standing)
+            standing = mine.look(pool, whole=True)
+            cut_off += [f"{pool.name} {step}" for step in _take_steps(mine, standing, minute // len(pools))]
             passes.append(Pass(standing, fleet.clock.now() - began_at))
+    if cut_off:
+        fleet.log("cut off", reason="the tick's time is spent; the next one goes on", left=cut_off)
     return passes
+
+
+def _from(minute: int, things: Sequence[T]) -> list[T]:
+    """All of them, another one first each minute."""
+    first = minute % max(len(things), 1)
+    return [*things[first:], *things[:first]]
+
+
+def _take_steps(fleet: Fleet, standing: Standing, turn: int) -> list[str]:
+    """The steps in one pool, as far as there is time; those that there was none for. Launches come last.
+
+    They have most of the time, for whatever else is late: a pool that only tidies up would never begin anything.
+    """
+    chores = fleet.within(fleet.time.part(limits.CHORES_PART))
+    left: list[str] = []
+    for number, step in enumerate(_from(turn, CHORES)):
+        if not chores.time.allows(number):
+            left.append(step.__name__)
+            continue
+        with _failing_alone(fleet, standing.pool, step.__name__):
+            step(chores, standing)
+    if fleet.time.over:
+        return [*left, _scale.__name__]
+    with _failing_alone(fleet, standing.pool, _scale.__name__):
+        _scale(fleet, standing)
+    return left
 
 
 def look_on(fleet: Fleet, passes: Sequence[Pass], began_at: float, sweep_now: bool = False) -> None:
     """After a pass that began then: tell the gauges of each pool and, where it is this minute's turn, sweep."""
-    for seen in passes:
+    latest = began_at + limits.GAUGES_LATEST_S
+    for seen in Timebox(fleet.clock, latest, latest).each(passes):
         pool, slots = seen.standing.pool, seen.standing.slots
         with _failing_alone(fleet, pool, "tell"):
             phases = standby.phases(seen.standing.reservations, slots, began_at)
@@ -82,7 +117,7 @@ def _requeue_orphans(fleet: Fleet, standing: Standing) -> None:
 
 
 def _look_at_the_doubtful(fleet: Fleet, standing: Standing) -> None:
-    """Launches without a known task are resolved, late and silent workers are looked at, for a bounded time."""
+    """Launches without a known task are resolved, late and silent workers are looked at."""
     pool, slots = standing.pool, standing.slots
     released = False
     began_at = fleet.clock.now()
@@ -94,30 +129,29 @@ def _look_at_the_doubtful(fleet: Fleet, standing: Standing) -> None:
         reason = "RunTask has had no answer for an hour; see why before a day has passed, when ECS forgets its token"
         fleet.log("alarm", lease=str(slot.lease), leased_at=slot.leased_at, reason=reason, unresolved_launches=1)
     by_cluster: dict[str, list[Slot]] = {}
-    for slot in _known(fleet, doubts, began_at):
+    for slot in _known(fleet, doubts):
         by_cluster.setdefault(launch.cluster_of(slot.launch), []).append(slot)
-    for cluster, known in by_cluster.items():
+    for cluster, known in fleet.time.each(by_cluster.items()):
         words = fleet.tasks.describe(cluster, [slot.arn for slot in known])
-        for slot in known:
+        for slot in fleet.for_a_while(known):
             try:
                 released |= fleet.settle(slot, words[slot.arn])
             except Exception as error:  # the others must not wait for it
                 released = True  # perhaps: only the answer may have been lost
                 fleet.log("not settled", lease=str(slot.lease), error=repr(error))
-    if released:
+    if released and not fleet.time.over:
         _requeue_orphans(fleet, fleet.look(fleet.pools[pool.name], whole=True))
 
 
-def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect], began_at: float) -> Iterator[Slot]:
-    """The doubtful slots whose task is known, unknown ones resent for; another one first each time."""
-    offset = int(fleet.clock.uniform(0, len(doubts)))
-    for doubt in [*doubts[offset:], *doubts[:offset]]:
-        if doubt.slot.arn:
-            yield doubt.slot
-        elif fleet.clock.now() - began_at < limits.LOOK_BUDGET_S:
-            slot = fleet.resend(doubt.slot)
-            if slot.lease == doubt.slot.lease and slot.arn:
-                yield slot
+def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect]) -> Iterator[Slot]:
+    """The doubtful slots whose task is known, unknown ones resent for, until ECS has had enough of launches."""
+    yield from (doubt.slot for doubt in doubts if doubt.slot.arn)
+    for doubt in fleet.for_a_while([doubt for doubt in doubts if not doubt.slot.arn]):
+        slot, answer = fleet.resend(doubt.slot)
+        if slot.lease == doubt.slot.lease and slot.arn:
+            yield slot
+        if answer and launch.throttled(answer):
+            return
 
 
 def _tell_workers(fleet: Fleet, standing: Standing) -> None:
@@ -147,14 +181,13 @@ def _scale(fleet: Fleet, standing: Standing) -> None:
             return
 
 
-STEPS: Final = (
+CHORES: Final = (
     _fit_the_cap,
     _requeue_orphans,
     _look_at_the_doubtful,
     _tell_workers,
     _end_the_overdue,
     _judge_the_waiting,
-    _scale,
 )
 
 _fleet: Fleet | None = None

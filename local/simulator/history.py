@@ -562,6 +562,7 @@ class History:
                 frozenset(),
                 "s3://cache/",
                 log,
+                SimulatedClock(process, self.random),
             )
             failed = bool(publish.handle({"Records": [record]})["batchItemFailures"])
 

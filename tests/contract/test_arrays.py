@@ -173,7 +173,7 @@ def a_pool_with_a_ceiling(fleet: Fleet) -> Fleet:
 def test_elements_wait_for_what_the_array_depends_on(intake: Intake, fleet: Fleet, clock: HandClock) -> None:
     intake.handle(batch(clock, many(2, depends_on=["p"])))
     assert standing(fleet, "a", "a/0", "a/1") == [JobStatus.WAITING] * 3
-    assert fleet.table.dependents("p") == ["a/0", "a/1"]
+    assert fleet.table.dependents("p", 9) == ["a/0", "a/1"]
 
 
 def test_a_job_may_depend_on_an_array(intake: Intake, fleet: Fleet, clock: HandClock) -> None:
@@ -254,7 +254,7 @@ def test_an_array_that_is_cancelled_while_it_grows_leaves_no_element_behind(
 
 def told(fleet: Fleet, lines: Lines, old: Job, new: Job) -> list[list[str]]:
     heard = FakeRechecks()
-    publish = Publish(FakeBus(), FakeRejects(), fleet.table, heard, frozenset(), "s3://cache/", lines)
+    publish = Publish(FakeBus(), FakeRejects(), fleet.table, heard, frozenset(), "s3://cache/", lines, fleet.clock)
     publish.handle({"Records": [record(1, keys.job_item(new, "op"), keys.job_item(old, "op"))]})
     return heard.heard
 

@@ -887,11 +887,12 @@ def test_edges_lead_from_each_parent_to_every_dependent(table: ControlTable, poo
     name = pool.name
     table.lead([f"{name}/p", f"{name}/q"], f"{name}/x", NOW)
     table.lead([f"{name}/q"], f"{name}/y", NOW)
-    assert [table.dependents(f"{name}/{parent}") for parent in "pqr"] == [
+    assert [table.dependents(f"{name}/{parent}", 9) for parent in "pqr"] == [
         [f"{name}/x"],
         [f"{name}/x", f"{name}/y"],
         [],
     ]
+    assert table.dependents(f"{name}/q", 1) == [f"{name}/x"]
 
 
 def test_an_edge_that_is_written_again_lives_longer(table: ControlTable, items: Items, pool: Pool) -> None:

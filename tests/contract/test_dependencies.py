@@ -64,7 +64,7 @@ def test_a_job_waits_for_a_parent_and_gets_no_worker(intake: Intake, fleet: Flee
     assert intake.handle(batch(clock, message("p"), child("c", "p"))) == {"batchItemFailures": []}
     assert status(fleet, "c") is JobStatus.WAITING
     assert launched_for(fleet) == ["p"]
-    assert fleet.table.dependents("p") == ["c"]
+    assert fleet.table.dependents("p", 9) == ["c"]
 
 
 def test_the_word_that_a_parent_ended_puts_the_job_into_the_queue_with_a_worker(
@@ -138,7 +138,7 @@ def test_a_parent_that_ends_right_after_the_job_was_put_is_seen(
     put, edges = fleet.table.put, []
 
     def then_the_parent_ends(job: Job, replacing: Job | None, op: str) -> bool:
-        edges.append(fleet.table.dependents("p"))
+        edges.append(fleet.table.dependents("p", 9))
         done = put(job, replacing, op)
         end(fleet, clock, "p")
         return done
@@ -227,7 +227,7 @@ def test_only_so_many_jobs_are_read_in_search_of_a_circle(
 def test_an_end_of_which_intake_could_not_be_told_comes_again(fleet: Fleet, clock: HandClock, lines: Lines) -> None:
     fleet.table.lead(["p"], "c", clock.now())
     unheard = FakeRechecks(reachable=False)
-    publish = Publish(FakeBus(), FakeRejects(), fleet.table, unheard, frozenset(), "s3://cache/", lines)
+    publish = Publish(FakeBus(), FakeRejects(), fleet.table, unheard, frozenset(), "s3://cache/", lines, clock)
     assert publish.handle({"Records": [ended("p", 1)]})["batchItemFailures"]
     unheard.reachable = True
     assert not publish.handle({"Records": [ended("p", 1)]})["batchItemFailures"]

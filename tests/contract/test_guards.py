@@ -216,7 +216,7 @@ def test_nothing_is_sent_again_for_a_slot_that_was_freed_meanwhile(world: World)
     tick.handle(world.fleet(Silent(world.ecs)))
     slot = world.slot()
     assert world.table.release(slot.lease, "", world.clock.now(), "failures", 0.0, "release")
-    assert world.fleet().resend(slot) == world.slot()
+    assert world.fleet().resend(slot) == (world.slot(), None)
     assert world.tasks.calls == []
 
 

@@ -276,7 +276,7 @@ class Operations(RuleBasedStateMachine):
         self.table.running(POOL)
         self.table.active(POOL, limit)
         self.table.waiting(POOL, limit)
-        self.table.dependents("one")
+        self.table.dependents("one", 2)
 
     # --- what becomes of slots and jobs where nobody is late, though replies are lost
 

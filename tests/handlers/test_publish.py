@@ -8,18 +8,18 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from boto3.dynamodb.types import TypeSerializer
 
-from fleetcap import keys
+from fleetcap import keys, limits
 from fleetcap.adapters.control_table import StoredControlTable
 from fleetcap.model import Holder, JobStatus, Lease, SlotId
 from handlers.publish import Publish
 from local.memory.items import MemoryItems
 from tests.examples import NOW, a_job
-from tests.fakes import FakeRechecks, Lines
+from tests.fakes import FakeRechecks, HandClock, Lines
 
 LAMBDAS = Path(__file__).parents[2] / "lambdas"
 
@@ -86,11 +86,21 @@ def lines() -> Lines:
 
 
 @pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
 def publish(
-    bus: FakeBus, unpublished: FakeUnpublished, table: StoredControlTable, rechecks: FakeRechecks, lines: Lines
+    bus: FakeBus,
+    unpublished: FakeUnpublished,
+    table: StoredControlTable,
+    rechecks: FakeRechecks,
+    lines: Lines,
+    clock: HandClock,
 ) -> Publish:
     told = frozenset({JobStatus.QUEUED.value, JobStatus.COMPLETED.value})
-    return Publish(bus, unpublished, table, rechecks, told, "s3://cache/", lines)
+    return Publish(bus, unpublished, table, rechecks, told, "s3://cache/", lines, clock)
 
 
 def wire(item: keys.Item) -> dict[str, Any]:
@@ -240,5 +250,74 @@ def test_an_end_that_dependents_may_not_have_heard_of_comes_again_and_its_event_
 def test_an_end_whose_dependents_cannot_be_read_comes_again(
     publish: Publish, table: StoredControlTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(table, "dependents", lambda _: 1 / 0)
+    monkeypatch.setattr(table, "dependents", lambda *_: 1 / 0)
     assert failures(publish.handle({"Records": [ended("a", 1)]})) == [1]
+
+
+# --- when calls are slow
+
+
+def slowed(monkeypatch: pytest.MonkeyPatch, clock: HandClock, port: object, name: str, seconds: float = 5.0) -> None:
+    """Each call of this method of the port takes so long."""
+    call = getattr(port, name)
+
+    def slowly(*arguments: Any) -> Any:
+        clock.sleep(seconds)
+        return call(*arguments)
+
+    monkeypatch.setattr(port, name, slowly)
+
+
+@pytest.fixture
+def slow(
+    publish: Publish,
+    table: StoredControlTable,
+    rechecks: FakeRechecks,
+    bus: FakeBus,
+    clock: HandClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Publish:
+    for port, name in ((table, "dependents"), (rechecks, "recheck"), (bus, "publish")):
+        slowed(monkeypatch, clock, port, name)
+    return publish
+
+
+def test_however_slow_the_calls_a_batch_gets_on_and_ends_in_time(
+    slow: Publish, table: StoredControlTable, rechecks: FakeRechecks, bus: FakeBus, clock: HandClock
+) -> None:
+    batch = [ended(f"job {number}", number) for number in range(1, 31)]
+    for number in range(1, 31):
+        table.lead((f"job {number}",), f"dependent {number}", NOW)
+    rounds = 0
+    while batch:
+        began_at = clock.now()
+        left = failures(slow.handle({"Records": batch}))
+        assert clock.now() - began_at < limits.DECIDER_TIMEOUT_S
+        assert left[:1] != [int(batch[0]["dynamodb"]["SequenceNumber"])]
+        batch = [each for each in batch if left and int(each["dynamodb"]["SequenceNumber"]) >= left[0]]
+        rounds += 1
+    assert rounds > 1
+    assert {key for heard in rechecks.heard for key in heard} == {f"dependent {number}" for number in range(1, 31)}
+    assert {key for key, _ in bus.told} == {f"job {number}" for number in range(1, 31)}
+
+
+def test_a_parent_whose_dependents_take_too_long_to_tell_does_not_come_again(
+    slow: Publish, table: StoredControlTable, rechecks: FakeRechecks, lines: Lines
+) -> None:
+    for number in range(50 * limits.RECHECK_KEYS):
+        table.lead(("a",), f"{number:05}", NOW)
+    table.lead(("b",), "of b", NOW)
+    assert failures(slow.handle({"Records": [ended("a", 1), ended("b", 2)]})) == [2]
+    assert 0 < len(rechecks.heard) < 10
+    assert [len(cast(Any, line["left"])) for line in lines.of("cut off")] == [2]
+
+
+def test_a_bounded_number_of_dependents_is_told_and_the_tick_finds_the_rest(
+    publish: Publish, table: StoredControlTable, rechecks: FakeRechecks, lines: Lines
+) -> None:
+    for number in range(limits.DEPENDENTS_TOLD + 1):
+        table.lead(("a",), f"{number:05}", NOW)
+    assert failures(publish.handle({"Records": [ended("a", 1)]})) == []
+    assert sum(map(len, rechecks.heard)) == limits.DEPENDENTS_TOLD
+    assert max(map(len, rechecks.heard)) == limits.RECHECK_KEYS
+    assert [line["key"] for line in lines.of("dependents left to the tick")] == ["a"]

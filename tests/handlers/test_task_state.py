@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from fleetcap import limits
 from fleetcap.fleet import Fleet
 from fleetcap.model import Doubt, Holder, Job, JobStatus, Lease, Request, SlotId, SlotState, Started, Unanswered
 from handlers import task_state
@@ -173,3 +175,36 @@ def test_the_words_of_ecs_bring_no_path_and_no_credential_into_a_jobs_error(
     assert job is not None
     assert "cannot start (path) --token (secret)" in job.error
     assert "cannot start (path) --token (secret)" in job.history[-1].reason
+
+
+# --- when calls are slow
+
+
+def test_however_slow_the_calls_some_event_of_a_batch_is_settled_and_the_rest_comes_again(
+    fleet: Fleet, clock: HandClock, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = replace(fleet.pools["default"], cap=6)
+    fleet = replace(fleet, pools={"default": pool})
+    records = []
+    for number in range(6):
+        job = queue(fleet, clock, f"{number}")
+        fleet.scale(pool, [job.as_queued], most=1)
+    for number, slot in enumerate(fleet.table.slots("default")):
+        (record,) = stopped(slot.arn, slot.lease)["Records"]
+        records.append({**record, "messageId": f"m{number}"})
+    for name in ("bank", "slot", "release", "running", "queued", "lease", "launched"):
+        call = getattr(fleet.table, name)
+
+        def slowly(*arguments: Any, call: Any = call) -> Any:
+            clock.sleep(5.0)
+            return call(*arguments)
+
+        monkeypatch.setattr(fleet.table, name, slowly)
+    began_at = clock.now()
+    failures = [
+        failure["itemIdentifier"] for failure in task_state.handle(fleet, {"Records": records})["batchItemFailures"]
+    ]
+    assert clock.now() - began_at < limits.DECIDER_TIMEOUT_S
+    assert failures == [f"m{number}" for number in range(6 - len(failures), 6)]
+    assert 0 < len(failures) < 6
+    assert lines.of("cut off") == [{"reason": "the time for these events is spent; they come again", "left": failures}]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import pytest
 
@@ -15,6 +16,7 @@ from fleetcap.model import (
     JobStatus,
     NotStarted,
     Pool,
+    Request,
     Slot,
     SlotState,
     TaskStatus,
@@ -41,6 +43,11 @@ def work(fleet: Fleet, clock: HandClock) -> Slot:
     assert fleet.table.beat(slot.lease, slot.arn, True, clock.now()) is not None
     assert fleet.table.claim(job, Holder(slot.lease), clock.now(), clock.unique())
     return held(fleet)
+
+
+def a_job_in(clock: HandClock, pool: str) -> Job:
+    request = Request("s3://input/a.bam", "bam")
+    return Job("a", 1, JobStatus.QUEUED, pool, 5, request, rank="a", queued_at=clock.now(), due_at=clock.now())
 
 
 def status(fleet: Fleet, key: str = "a") -> JobStatus:
@@ -329,3 +336,100 @@ def test_a_run_is_not_given_up_for_the_waiting_of_the_one_before(
     monkeypatch.setattr(fleet.table, "queued", lambda *_: [old.as_queued])  # the index lags
     tick.handle(replace(fleet, pools=pools))
     assert status(fleet) is JobStatus.QUEUED
+
+
+# --- when calls are slow
+
+
+@dataclass
+class Slow:
+    """A port each of whose calls takes so long."""
+
+    port: Any
+    clock: HandClock
+    seconds: float = 5.0
+
+    def __getattr__(self, name: str) -> Any:
+        def slowly(*arguments: Any, **more: Any) -> Any:
+            self.clock.sleep(self.seconds)
+            return getattr(self.port, name)(*arguments, **more)
+
+        return slowly
+
+
+def slowed(fleet: Fleet, clock: HandClock, seconds: float = 5.0, pools: int = 1) -> Fleet:
+    """The fleet with some pools, all of whose calls are slow."""
+    tick.handle(fleet)  # the slots are there
+    of = {"default": fleet.pools["default"]}
+    of |= {f"other {number}": replace(of["default"], name=f"other {number}") for number in range(1, pools)}
+    tick.handle(replace(fleet, pools=of))
+    return replace(
+        fleet,
+        pools=of,
+        table=cast(Any, Slow(fleet.table, clock, seconds)),
+        tasks=cast(Any, Slow(fleet.tasks, clock, seconds)),
+    )
+
+
+@pytest.mark.parametrize("pools", [1, 2, 3, 5])
+def test_however_slow_the_calls_a_tick_tells_its_gauges_in_time_and_each_pool_has_its_turn(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines, pools: int
+) -> None:
+    slow = slowed(fleet, clock, pools=pools)
+    for pool in slow.pools:
+        assert fleet.table.put(replace(a_job_in(clock, pool), key=f"{pool}/a"), None, clock.unique())
+    lines.written.clear()
+    for _ in range(pools * 6):
+        began_at = clock.now()
+        tick.look_on(slow, tick.handle(slow), began_at)
+        assert clock.now() - began_at < limits.DECIDER_TIMEOUT_S
+        clock.time = began_at + limits.TICK_PERIOD_S
+    assert {line["pool"] for line in lines.of("ticked")} == set(slow.pools)
+    assert {lease.slot.pool for lease in tasks.calls} == set(slow.pools)
+    assert not lines.of("tick failed")
+
+
+def test_what_a_tick_had_no_time_for_is_said_in_one_line(fleet: Fleet, clock: HandClock, lines: Lines) -> None:
+    slow = slowed(fleet, clock, 20.0, pools=3)
+    lines.written.clear()
+    tick.handle(slow)
+    [line] = lines.of("cut off")
+    assert len([left for left in cast(Any, line["left"]) if " " not in left.replace("other ", "")]) == 2
+
+
+def test_a_tick_of_slow_launches_stops_launching_and_tells_its_gauges(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+) -> None:
+    large = replace(fleet, pools={"default": replace(fleet.pools["default"], cap=100)})
+    tick.handle(large)
+    for number in range(100):
+        queue(fleet, clock, f"{number:03}")
+    slow = replace(large, tasks=cast(Any, Slow(tasks, clock, 0.6)))
+    began_at = clock.now()
+    tick.look_on(slow, tick.handle(slow), began_at)
+    assert limits.DECIDER_BUDGET_S <= clock.now() - began_at < limits.DECIDER_BUDGET_S + 1
+    assert 0 < len(tasks.calls) < 100
+    assert sum(slot.held for slot in fleet.table.slots("default")) == len(tasks.calls)
+    assert lines.of("ticked")
+
+
+@pytest.mark.parametrize(("doubt", "launches"), [(Doubt.THROTTLED, 1), (Doubt.PERMANENT, 1), (Doubt.UNKNOWN, 2)])
+def test_an_answer_that_the_next_launch_would_get_too_ends_the_launches_of_the_decision(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks, doubt: Doubt, launches: int
+) -> None:
+    for key in ("a", "b"):
+        queue(fleet, clock, key)
+    tasks.answers = [Unanswered(doubt, "no")] * 2
+    fleet.scale(fleet.pools["default"], None, most=2)
+    assert len(tasks.calls) == sum(slot.held for slot in fleet.table.slots("default")) == launches
+
+
+def test_who_is_throttled_resends_no_other_launch(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
+    tasks.answers = [Unanswered(Doubt.UNKNOWN, "timed out")] * 2
+    for key in ("a", "b"):
+        launch(fleet, clock, key)
+    clock.sleep(limits.RESEND_AFTER_S + 1)
+    tasks.answers = [Unanswered(Doubt.THROTTLED, "slow down")]
+    before = len(tasks.calls)
+    tick.handle(fleet)
+    assert len(tasks.calls) == before + 1

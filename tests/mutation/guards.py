@@ -442,7 +442,7 @@ RULES: Final = (
         4,
         TASK_STATE,
         """    if not slot.arn:
-        slot = fleet.resend(slot)
+        slot = fleet.resend(slot).slot
     if slot.lease == lease and not slot.arn:
         raise Unresolved(f"ECS does not say yet which task {lease} means")
     if slot.lease == lease and slot.arn != stopped.arn:""",

@@ -228,8 +228,8 @@ class StoredControlTable:
         if edges := [keys.edge_write(parent, dependent, now) for parent in parents]:
             self._items.put_each(edges)
 
-    def dependents(self, parent: str) -> list[str]:
-        return list(map(keys.dependent_from, self._items.partition(keys.edges_pk(parent))))
+    def dependents(self, parent: str, most: int) -> list[str]:
+        return list(map(keys.dependent_from, islice(self._items.partition(keys.edges_pk(parent)), most)))
 
     def unblock(self, waiting: Job, now: float, op: str, rank: str = "") -> Job | None:
         return self._job(keys.unblock_write(waiting, now, op, rank))

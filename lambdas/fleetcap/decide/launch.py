@@ -63,6 +63,19 @@ def answered(tasks: Sequence[Mapping[str, Any]], failures: Sequence[Mapping[str,
     return Unanswered(Doubt.UNKNOWN, "the answer named neither a task nor a failure")
 
 
+def throttled(answer: LaunchAnswer) -> bool:
+    """The account has asked for too much: whatever is sent next is refused alike."""
+    return isinstance(answer, Unanswered) and answer.doubt is Doubt.THROTTLED
+
+
+def ends(answer: LaunchAnswer) -> bool:
+    """Whether a decision launches nothing more after this answer: the next one would get the same.
+
+    A launch that was not answered for another reason says nothing about the next; their number is bounded by time.
+    """
+    return isinstance(answer, Unanswered) and answer.doubt is not Doubt.UNKNOWN
+
+
 def refused(code: str, message: str, resource_ids: Sequence[str]) -> LaunchAnswer:
     """Read an error of RunTask. None of them frees a slot: another sender of the same token may have succeeded.
 
