@@ -212,6 +212,8 @@ class Intake:
         if job.request.array and job.status is JobStatus.CANCELLED:
             if arrays.left(job, job.passed):
                 self._cancel_parts(job, took)
+        elif job.request.array and not job.ended and self.fleet.time.spent:
+            self.rechecks.recheck([job.key])  # it may not have been looked through
         elif unblocked or admit.asks_for_capacity(admit.Attach(job), job, self.fleet.clock.now()):
             took.queued.append(job)
 

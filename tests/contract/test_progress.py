@@ -6,7 +6,7 @@ Every call of a port takes as long as one may; whatever an intake does beyond it
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -62,7 +62,7 @@ class World:
 
     def __post_init__(self) -> None:
         pool = Pool("default", 2, LAUNCH, fair_shares=self.shares)
-        table: Any = StoredControlTable(Slow(MemoryItems(), self))  # type: ignore[arg-type]
+        table: Any = StoredControlTable(Slow(MemoryItems(), self))
         ecs: Any = Slow(MemoryEcs(self.clock.now, lambda _: None), self)
         cache: Any = Slow(FakeCache(), self)
         rechecks: Any = Slow(self.rechecks, self)
@@ -135,8 +135,12 @@ def test_where_calls_are_quick_a_batch_is_one_wave(monkeypatch: pytest.MonkeyPat
     world = World(call_s=0.01, shares=True)
     draws: list[int] = []
     draw = world.fleet.table.draw
-    counting = lambda pool, priority, mine, now: draws.append(sum(mine.values())) or draw(pool, priority, mine, now)  # noqa: E731
-    monkeypatch.setattr(world.fleet.table, "draw", counting)
+
+    def counted(pool: Pool, priority: int, mine: Mapping[str, int], now: float) -> dict[str, list[int]]:
+        draws.append(sum(mine.values()))
+        return draw(pool, priority, mine, now)
+
+    monkeypatch.setattr(world.fleet.table, "draw", counted)
     assert world.take(*(message(f"k{n}") for n in range(10))) == []
     assert draws == [10]
 
@@ -239,4 +243,4 @@ def test_the_end_of_an_element_costs_three_reads_in_whatever_order_they_end(orde
             reads, calls = reads + world.reads, calls + world.calls
     assert world.job("a").status is JobStatus.COMPLETED
     assert reads <= 3 * (count + 2 * parts)
-    assert calls <= 3 * (count + 2 * parts)
+    assert calls <= reads + count, "and a write at most, which says how far that was"
