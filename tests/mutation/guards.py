@@ -1158,7 +1158,7 @@ ORDER: Final = (
         "dependency: publish names those who wait for a job that ended",
         0,
         PUBLISH,
-        "        failed += self._wake(changes)\n",
+        "        failed |= dict.fromkeys(self._wake(changes, time.part(2)))\n",
         "",
     ),
     Guard(
