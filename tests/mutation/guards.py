@@ -348,11 +348,11 @@ RULES: Final = (
         "rule 1: a launch without an answer is never given up",
         1,
         FLEET,
-        "        if isinstance(answer := self.launch(fresh.lease, fresh.launch, fresh.strikes), Started):",
+        "        answer = self.launch(fresh.lease, fresh.launch, fresh.strikes)\n",
         "        if self.clock.now() - fresh.leased_at > limits.SILENT_LAUNCHING_S:\n"
         '            self._release(fresh.lease, "", "no answer", True, fresh.strikes)\n'
-        "            return fresh\n"
-        "        if isinstance(answer := self.launch(fresh.lease, fresh.launch, fresh.strikes), Started):",
+        "            return Resent(fresh)\n"
+        "        answer = self.launch(fresh.lease, fresh.launch, fresh.strikes)\n",
     ),
     Guard(
         "rule 1: a launch without an answer for an hour raises the alarm",
@@ -425,8 +425,8 @@ RULES: Final = (
         "rule 3: a resend sends what was leased",
         3,
         FLEET,
-        "answer := self.launch(fresh.lease, fresh.launch, fresh.strikes)",
-        "answer := self.launch(\n            fresh.lease,"
+        "answer = self.launch(fresh.lease, fresh.launch, fresh.strikes)",
+        "answer = self.launch(\n            fresh.lease,"
         " launch.request(self.pools[fresh.id.pool], fresh.lease, keys.ENV_LEASE), fresh.strikes\n        )",
     ),
     Guard(
@@ -1158,7 +1158,7 @@ ORDER: Final = (
         "dependency: publish names those who wait for a job that ended",
         0,
         PUBLISH,
-        "        failed += self._wake(changes)\n",
+        "        failed |= dict.fromkeys(self._wake(changes, time.part(2)))\n",
         "",
     ),
     Guard(
