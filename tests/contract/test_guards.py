@@ -42,7 +42,7 @@ from local.fargate.tasks import Status
 from local.memory.ecs import MemoryEcs, MemoryTask
 from local.memory.items import MemoryItems
 from tests.examples import a_job, lapse
-from tests.fakes import LAUNCH, FakeCache, FakeChildren, FakeRechecks, FakeTasks, HandClock, Lines
+from tests.fakes import LAUNCH, FakeCache, FakeChildren, FakeRechecks, HandClock, HandEcs, Lines
 from tests.handlers.test_intake import FakeRejects, batch, message
 from tests.handlers.test_task_state import stopped
 from tests.worker.test_worker import Enough, Script
@@ -66,20 +66,19 @@ class Silent:
 
 @dataclass
 class World:
-    """A pool over items in memory, an ECS in memory, and one that says what a test wants it to say."""
+    """A pool over items in memory and an ECS in memory."""
 
     clock: HandClock = field(default_factory=HandClock)
     log: Lines = field(default_factory=Lines)
-    tasks: FakeTasks = field(default_factory=FakeTasks)
     changes: list[MemoryTask] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.table = StoredControlTable(MemoryItems())
-        self.ecs = MemoryEcs(self.clock.now, self.changes.append)
+        self.ecs = HandEcs(self.clock.now, self.changes.append)
 
     def fleet(self, tasks: Any = None, cap: int = 1, definition: str = "worker:1") -> Fleet:
         pool = Pool("default", cap, {**LAUNCH, "taskDefinition": definition})
-        return Fleet({"default": pool}, self.table, tasks or self.tasks, self.clock, self.log)
+        return Fleet({"default": pool}, self.table, tasks or self.ecs, self.clock, self.log)
 
     def queue(self, key: str = "a") -> Job:
         job = replace(a_job(key), queued_at=self.clock.now(), due_at=self.clock.now())
@@ -169,7 +168,7 @@ def test_the_first_answer_to_a_launch_resolves_it_however_late(world: World) -> 
     tick.handle(world.fleet(Silent(world.ecs)))
     assert world.slot().arn == ""
     world.clock.sleep(HOUR_S)
-    tick.handle(world.fleet(world.ecs))
+    tick.handle(world.fleet())
     assert [world.slot().arn] == list(world.ecs.tasks)
 
 
@@ -180,7 +179,7 @@ def test_a_deploy_between_two_sendings_of_a_launch_changes_nothing_about_it(worl
     tick.handle(world.fleet(Silent(world.ecs), definition="worker:1"))
     generation = world.slot().generation
     world.clock.sleep(limits.RESEND_AFTER_S + 1)
-    tick.handle(world.fleet(world.ecs, definition="worker:2"))
+    tick.handle(world.fleet(definition="worker:2"))
     assert (world.slot().held, world.slot().generation > generation) == (False, True)
 
 
@@ -199,16 +198,16 @@ def test_a_task_that_ecs_names_only_after_its_slot_was_freed_is_stopped(world: W
     tick.handle(world.fleet(Silent(world.ecs)))
     slot = world.slot()
     assert world.table.release(slot.lease, "", world.clock.now(), "by a person", 0.0, "release")
-    fleet = world.fleet(world.tasks)
+    fleet = world.fleet()
     assert isinstance(fleet.launch(slot.lease, slot.launch, 0), Started)
-    assert world.tasks.stopped == ["arn:task/0"]
+    assert world.ecs.stopped == world.ecs.arns
 
 
 def test_a_launch_that_its_worker_overtook_is_left_alone(world: World) -> None:
     fleet = world.fleet()
     slot = world.ready(fleet)
     fleet.launch(slot.lease, slot.launch, 0)
-    assert world.tasks.stopped == []
+    assert world.ecs.stopped == []
 
 
 def test_nothing_is_sent_again_for_a_slot_that_was_freed_meanwhile(world: World) -> None:
@@ -216,8 +215,9 @@ def test_nothing_is_sent_again_for_a_slot_that_was_freed_meanwhile(world: World)
     tick.handle(world.fleet(Silent(world.ecs)))
     slot = world.slot()
     assert world.table.release(slot.lease, "", world.clock.now(), "failures", 0.0, "release")
+    sent = len(world.ecs.calls)
     assert world.fleet().resend(slot) == world.slot()
-    assert world.tasks.calls == []
+    assert len(world.ecs.calls) == sent
 
 
 # --- backing off
@@ -231,7 +231,7 @@ def stop_all(world: World, fleet: Fleet) -> None:
 
 
 def test_tasks_that_never_beat_are_launched_a_dozen_times_an_hour_and_not_hundreds(world: World) -> None:
-    fleet = world.fleet(world.ecs)
+    fleet = world.fleet()
     world.queue()
     for _ in range(HOUR_S // 10):
         tick.handle(fleet)
@@ -241,7 +241,7 @@ def test_tasks_that_never_beat_are_launched_a_dozen_times_an_hour_and_not_hundre
 
 
 def test_a_region_without_capacity_is_asked_a_dozen_times_an_hour_and_not_hundreds(world: World) -> None:
-    fleet = world.fleet(world.ecs)
+    fleet = world.fleet()
     world.ecs.capacity = OUT_OF_CAPACITY
     world.queue()
     for _ in range(HOUR_S // 10):
@@ -251,7 +251,7 @@ def test_a_region_without_capacity_is_asked_a_dozen_times_an_hour_and_not_hundre
 
 
 def test_a_worker_that_had_beaten_is_replaced_at_once(world: World) -> None:
-    fleet = world.fleet(world.ecs)
+    fleet = world.fleet()
     world.ready(fleet)
     stop_all(world, fleet)
     assert len(world.ecs.live) == 1
@@ -290,7 +290,7 @@ def test_a_task_that_is_about_to_stop_has_not_stopped(world: World) -> None:
 def words(world: World, fleet: Fleet, word: TaskStatus, after_s: float) -> None:
     """Time passes, and a tick asks ECS about the task."""
     world.clock.sleep(after_s)
-    world.tasks.words["arn:task/0"] = word
+    world.ecs.unseen = set(world.ecs.arns) if word is TaskStatus.MISSING else set()
     tick.handle(fleet)
 
 
@@ -330,7 +330,7 @@ def test_a_worker_that_falls_silent_is_stopped_and_keeps_its_slot(world: World) 
     fleet = world.fleet()
     slot = world.ready(fleet)
     words(world, fleet, TaskStatus.ALIVE, limits.SILENT_S + 1)
-    assert (world.tasks.stopped, world.slot()) == ([slot.arn], slot)
+    assert (world.ecs.stopped, world.slot()) == ([slot.arn], slot)
 
 
 def test_a_task_that_never_beats_is_stopped_after_its_time_and_not_before(world: World) -> None:
@@ -338,9 +338,9 @@ def test_a_task_that_never_beats_is_stopped_after_its_time_and_not_before(world:
     fleet = world.fleet()
     tick.handle(fleet)
     words(world, fleet, TaskStatus.ALIVE, limits.SILENT_LAUNCHING_S)
-    assert world.tasks.stopped == []
+    assert world.ecs.stopped == []
     words(world, fleet, TaskStatus.ALIVE, 1)
-    assert world.tasks.stopped == ["arn:task/0"]
+    assert world.ecs.stopped == world.ecs.arns
 
 
 def test_a_worker_that_beats_is_not_stopped_though_it_was_missing(world: World) -> None:
@@ -348,7 +348,7 @@ def test_a_worker_that_beats_is_not_stopped_though_it_was_missing(world: World) 
     slot = world.ready(fleet)
     assert world.table.missing(slot.lease, world.clock.now())
     words(world, fleet, TaskStatus.ALIVE, limits.BEAT_S)
-    assert (world.tasks.stopped, world.slot().missing_since) == ([], 0)
+    assert (world.ecs.stopped, world.slot().missing_since) == ([], 0)
 
 
 def test_a_job_that_a_beating_worker_does_not_take_gets_another_after_two_minutes(world: World) -> None:
