@@ -35,7 +35,7 @@ from fleetcap.model import (
     TaskStatus,
     Unanswered,
 )
-from fleetcap.ports import ChildReport
+from fleetcap.ports import ChildReport, Failure
 from handlers import task_state, tick
 from handlers.intake import Intake
 from local.fargate.tasks import Status
@@ -220,6 +220,18 @@ def test_nothing_is_sent_again_for_a_slot_that_was_freed_meanwhile(world: World)
     assert len(world.ecs.calls) == sent
 
 
+def test_nothing_is_sent_for_a_slot_that_is_empty_under_the_generation_that_was_read(world: World) -> None:
+    """As in a table that was put back to a moment before the lease."""
+    later = World()
+    later.queue()
+    tick.handle(later.fleet(Silent(later.ecs)))
+    fleet = world.fleet()
+    fleet.look(fleet.pools["default"])
+    assert (later.slot().lease, later.slot().held) == (world.slot().lease, True)
+    assert fleet.resend(later.slot()) == world.slot()
+    assert world.ecs.calls == []
+
+
 # --- backing off
 
 
@@ -248,6 +260,17 @@ def test_a_region_without_capacity_is_asked_a_dozen_times_an_hour_and_not_hundre
         tick.handle(fleet)
         world.clock.sleep(10)
     assert 10 <= len(world.log.of("lease")) <= 20
+
+
+def test_a_pool_that_backs_off_says_why_and_until_when(world: World) -> None:
+    fleet = world.fleet()
+    world.ecs.capacity = OUT_OF_CAPACITY
+    world.queue()
+    tick.handle(fleet)
+    tick.handle(fleet)
+    [waited] = world.log.of("wait")
+    assert str(waited["reason"]).startswith("a launch failed: AWS has no Fargate capacity at this time")
+    assert waited["until"] == world.slot().retry_at > world.clock.now()
 
 
 def test_a_worker_that_had_beaten_is_replaced_at_once(world: World) -> None:
@@ -359,6 +382,46 @@ def test_a_job_that_a_beating_worker_does_not_take_gets_another_after_two_minute
         world.beat(slot)
         tick.handle(fleet)
     assert len(world.held) == 2
+
+
+# --- whose turn it is
+
+TURNS = (0.1, 0.5, 0.9)
+
+
+@dataclass
+class Turning(HandClock):
+    """A clock whose random numbers lie at another place of their range each time."""
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * TURNS[next(self.names) % len(TURNS)]
+
+
+def test_another_pool_comes_first_each_minute(world: World) -> None:
+    """A tick may be ended at its minute, and where each pool takes long it always is."""
+    fleet = replace(world.fleet(), pools={name: Pool(name, 1, LAUNCH) for name in "abc"})
+    began_with = []
+    for _ in fleet.pools:
+        began_with.append(tick.handle(fleet)[0].standing.pool.name)
+        world.clock.sleep(limits.TICK_PERIOD_S)
+    assert sorted(began_with) == list(fleet.pools)
+
+
+def test_what_there_was_no_time_for_has_its_turn_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(Turning())
+    fleet = world.fleet(cap=len(TURNS))
+    for number in range(len(TURNS)):
+        world.queue(f"{number}")
+    tick.handle(fleet)
+    stop, standing = world.ecs.stop, fleet.look(fleet.pools["default"])
+
+    def slowly(cluster: str, arn: str, why: str) -> None:
+        stop(cluster, arn, why)
+        world.clock.sleep(limits.SCALE_BUDGET_S)
+
+    monkeypatch.setattr(world.ecs, "stop", slowly)
+    assert [fleet.stop_all(standing) for _ in TURNS] == [1] * len(TURNS)
+    assert sorted(world.ecs.stopped) == world.ecs.arns
 
 
 # --- whose a job is
@@ -510,9 +573,9 @@ class Bench:
         tick.handle(self.world.fleet())
         self.slot = self.world.slot()
 
-    def run(self, *steps: Callable[[], Any], table: Any = None) -> str:
+    def run(self, *steps: Callable[[], Any], table: Any = None, chance: float = 0.0) -> str:
         """Run the loop through the steps; why it left, or "" if it would have gone on."""
-        clock = Script(self.world.clock, list(steps))
+        clock = Script(self.world.clock, list(steps), chance)
         worker = Worker(
             self.slot.lease, self.slot.arn, Settings(), table or self.world.table, self.children, clock,
             self.world.log, lambda: bool(self.signals),
@@ -621,6 +684,35 @@ def test_a_claim_whose_reply_was_lost_is_run_by_the_one_that_made_it(bench: Benc
     bench.run(nothing, nothing, bench.done, nothing, table=Unheard(bench.world.table, "claim", 1, lands=True))
     job = bench.world.job()
     assert (job.status, job.attempt, len(bench.children.started)) == (JobStatus.COMPLETED, 1, 1)
+
+
+def test_a_child_is_told_for_which_run_it_works(bench: Bench) -> None:
+    """For the moment at which the run was put, whichever attempt it is; and which artifacts are too old for the run."""
+    put_at = bench.world.clock.now()
+    bench.world.clock.sleep(7)
+    failed = ChildReport(failure=Failure("internal: no luck", permanent=False), exit_code=1)
+    bench.run(nothing, lambda: setattr(bench.children.started[0], "said", failed), bench.later(HOUR_S), nothing)
+    now = bench.world.clock.now()
+    assert bench.world.table.finish(bench.world.job(), JobStatus.FAILED, now, "", (), "finish")
+    ended = bench.world.job()
+    forced = replace(ended, status=JobStatus.QUEUED, run=2, queued_at=put_at + HOUR_S, since=put_at + HOUR_S - 1)
+    assert bench.world.table.put(forced, ended, "put")
+    bench.run(nothing)
+    told = [(child.assignment.made_for, child.assignment.since) for child in bench.children.started]
+    assert told == [(put_at, 0.0), (put_at, 0.0), (put_at + HOUR_S, put_at + HOUR_S - 1)]
+
+
+def test_workers_that_look_at_the_same_moment_begin_at_different_jobs_near_the_head_of_the_queue() -> None:
+    begun: list[str] = []
+    for chance in (0.0, 0.3, 0.6, 0.999):
+        bench = Bench(World())
+        for number in range(2 * limits.LOOK_SPREAD):
+            bench.world.queue(f"b{number}")
+        near = bench.world.table.queued(Pool("default", 1), bench.world.clock.now(), limits.LOOK_SPREAD)
+        bench.run(chance=chance)
+        [child] = bench.children.started
+        begun.append(child.assignment.workflow_key)
+    assert begun == [job.key for job in near]
 
 
 def test_a_worker_makes_one_claim_at_a_time(bench: Bench) -> None:

@@ -537,6 +537,16 @@ def test_a_worker_on_demand_does_not_mean_that_spot_can_be_had(world: World) -> 
     assert {name: each.strikes for name, each in providers.backoffs.items()} == {SPOT: 1, ON_DEMAND: 0}
 
 
+def test_spot_that_was_refused_is_left_alone_until_its_pause_is_over(world: World) -> None:
+    world.knobs = {"providers": {SPOT: 1}}
+    world.tasks.spot = False
+    (first, second) = world.queue("a", "b")
+    world.fleet.scale(world.pool, [first.as_queued], most=1)
+    world.tasks.spot = True
+    world.fleet.scale(world.pool, [second.as_queued], most=1)
+    assert [slot.provider for slot in world.held] == [ON_DEMAND, ON_DEMAND]
+
+
 def test_without_fallback_a_refusal_of_spot_ends_the_decision(world: World) -> None:
     world.knobs = {"providers": {SPOT: 1}, "spot_fallback": False}
     world.tasks.spot = False
