@@ -9,7 +9,7 @@ from moto import mock_aws
 
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
-from tests.fakes import FakeTasks, HandClock, Lines, make_fleet, moto_table
+from tests.fakes import HandClock, HandEcs, Lines, make_fleet, moto_table
 
 
 @pytest.fixture
@@ -35,9 +35,9 @@ def clock(fleet: Fleet) -> HandClock:
 
 
 @pytest.fixture
-def tasks(fleet: Fleet) -> FakeTasks:
+def tasks(fleet: Fleet) -> HandEcs:
     """The fleet's ECS."""
-    assert isinstance(fleet.tasks, FakeTasks)
+    assert isinstance(fleet.tasks, HandEcs)
     return fleet.tasks
 
 

@@ -1,19 +1,21 @@
-"""Stand-ins for the ports that reach beyond the table: a clock that is moved by hand, an ECS with a token memory."""
+"""Stand-ins for the ports that reach beyond the table: a clock and an ECS that are moved by hand, and what listens."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
 
-from fleetcap import keys, limits, metrics
+from fleetcap import keys, metrics
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
-from fleetcap.model import Artifact, LaunchAnswer, Lease, Pool, SeenTask, Started, TaskStatus
+from fleetcap.model import Artifact, LaunchAnswer, Lease, Pool, TaskStatus, Unanswered
 from fleetcap.ports import Assignment, Child, ChildReport
+from local.fargate.tasks import Status
+from local.memory.ecs import MemoryEcs, MemoryTask
 
 LAUNCH = {
     "cluster": "arn:aws:ecs:us-east-1:123456789012:cluster/fleet",
@@ -44,56 +46,55 @@ class HandClock:
         return f"op-{next(self.names)}"
 
 
-@dataclass
-class FakeTasks:
-    """An ECS that answers a token always the same, and can be told to answer otherwise."""
+class HandEcs(MemoryEcs):
+    """ECS in memory, moved by hand. It notes what it was asked for, and what it says may not be heard."""
 
-    answers: list[LaunchAnswer] = field(default_factory=list)
-    launched: dict[str, str] = field(default_factory=dict)
-    calls: list[Lease] = field(default_factory=list)
-    stopped: list[str] = field(default_factory=list)
-    words: dict[str, TaskStatus] = field(default_factory=dict)
-    strangers: list[SeenTask] = field(default_factory=list)
-    stopping: set[str] = field(default_factory=set)
-    page: int = 100
-    lists: int = 0
+    def __init__(self, now: Callable[[], float], on_change: Callable[[MemoryTask], None] = lambda _: None) -> None:
+        super().__init__(now, on_change)
+        self.calls: list[Lease] = []
+        """Under which leases RunTask was called, whether that arrived or not."""
+        self.stopped: list[str] = []
+        """The tasks that somebody stopped, as often as it was said."""
+        self.lists = 0
+        self.doubts: list[Unanswered] = []
+        """What the next callers of RunTask hear; their requests do not arrive."""
+        self.lost: list[Unanswered] = []
+        """What the callers after them hear instead of the answer; their requests arrive."""
+        self.unseen: set[str] = set()
+        """Tasks that DescribeTasks does not know for now: what it reads may lag."""
 
     def run(self, lease: Lease, launch: str) -> LaunchAnswer:
-        assert launch, "a launch without parameters"
         self.calls.append(lease)
-        if self.answers:
-            return self.answers.pop(0)
-        return Started(self.launched.setdefault(str(lease), f"arn:task/{len(self.launched)}"))
+        if self.doubts:
+            return self.doubts.pop(0)
+        answer = super().run(lease, launch)
+        return self.lost.pop(0) if self.lost else answer
 
     def stop(self, cluster: str, arn: str, why: str) -> None:
-        assert cluster == LAUNCH["cluster"]
-        assert why
+        assert why, "a task stopped for no reason"
         self.stopped.append(arn)
-
-    def describe(self, cluster: str, arns: Collection[str]) -> Mapping[str, TaskStatus]:
-        assert cluster == LAUNCH["cluster"]
-        return {arn: self.words.get(arn, TaskStatus.ALIVE) for arn in arns}
+        super().stop(cluster, arn, why)
 
     def listed(self, cluster: str, stopping: bool, token: str) -> tuple[list[str], str]:
-        assert cluster == LAUNCH["cluster"]
         self.lists += 1
-        arns = [task.arn for task in self._everybody() if (task.arn in self.stopping) is stopping]
-        start = int(token or 0)
-        end = start + self.page
-        return arns[start:end], str(end) if end < len(arns) else ""
+        return super().listed(cluster, stopping, token)
 
-    def identify(self, cluster: str, arns: Collection[str]) -> list[SeenTask]:
-        assert cluster == LAUNCH["cluster"]
-        assert 0 < len(arns) <= limits.DESCRIBE_TASKS_MAX_ARNS
-        return [task for task in self._everybody() if task.arn in arns]
+    def describe(self, cluster: str, arns: Collection[str]) -> Mapping[str, TaskStatus]:
+        return {
+            arn: TaskStatus.MISSING if arn in self.unseen else word
+            for arn, word in super().describe(cluster, arns).items()
+        }
 
-    def _everybody(self) -> list[SeenTask]:
-        """Whom we launched, as DescribeTasks words it, and the strangers."""
-        ours = (
-            SeenTask(arn, self.words.get(arn, TaskStatus.ALIVE), lease, "family:worker")
-            for lease, arn in self.launched.items()
-        )
-        return [*ours, *self.strangers]
+    @property
+    def arns(self) -> list[str]:
+        """Every task that ever was, the oldest first."""
+        return list(self.tasks)
+
+    def ends(self, arn: str) -> None:
+        """The task's process has ended, and with it the task."""
+        task = self.tasks[arn]
+        self.stopping(task, "EssentialContainerExited", "Essential container in task exited")
+        self.advance(task, Status.STOPPED)
 
 
 @dataclass
@@ -199,4 +200,5 @@ def moto_table() -> DynamoControlTable:
 def make_fleet(table: DynamoControlTable, cap: int = 2, jobs_per_worker: int = 1) -> Fleet:
     """One pool `default` with hand-moved ports."""
     pool = Pool("default", cap, LAUNCH, jobs_per_worker)
-    return Fleet({"default": pool}, table, FakeTasks(), HandClock(), Lines())
+    clock = HandClock()
+    return Fleet({"default": pool}, table, HandEcs(clock.now), clock, Lines())

@@ -311,8 +311,13 @@ def test_the_size_counts_bytes_and_not_characters() -> None:
     assert "larger than" in reason(body)
 
 
-def test_a_reason_is_never_longer_than_an_error_may_be() -> None:
+def test_a_reason_is_never_longer_than_an_error_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long the name is that it repeats, and however many processors a deployment declares."""
     assert len(reason({**BAM, "x" * 7_000: 1})) <= limits.ERROR_MAX_CHARS
+    for number in range(64):
+        name = f"processor-number-{number}"
+        monkeypatch.setitem(PROCESSORS, name, Processor(name, 1, (), ("out",)))
+    assert len(reason({**BAM, "processor": "none"})) == limits.ERROR_MAX_CHARS
 
 
 # --- derived keys

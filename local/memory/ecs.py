@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from fleetcap.decide import launch as decide
 from fleetcap.decide.capacity import SPOT
-from fleetcap.limits import ECS_CALL_TOKEN_LIFE_S, STOPPED_TASKS_VISIBLE_S
+from fleetcap.limits import DESCRIBE_TASKS_MAX_ARNS, ECS_CALL_TOKEN_LIFE_S, STOPPED_TASKS_VISIBLE_S
 from fleetcap.model import LaunchAnswer, Lease, SeenTask, TaskStatus
-from local.fargate.tasks import NO_CAPACITY, TOKEN_LIFE_AFTER_TASK_S, Status
+from local.fargate.tasks import NO_CAPACITY, TOKEN_LIFE_AFTER_TASK_S, EcsError, Status
 
 _ARN: Final = "arn:aws:ecs:local:000000000000:task/fleet/{:032x}"
 LIST_PAGE: Final = 100
@@ -110,6 +110,8 @@ class MemoryEcs:
         return arns[start:end], str(end) if end < len(arns) else ""
 
     def identify(self, cluster: str, arns: Collection[str]) -> list[SeenTask]:
+        if not 1 <= len(arns) <= DESCRIBE_TASKS_MAX_ARNS:
+            raise EcsError("InvalidParameterException", f"Name 1 to {DESCRIBE_TASKS_MAX_ARNS} tasks.")
         tasks = (task for arn in arns if (task := self._shown(cluster, arn)))
         return [SeenTask(task.arn, self._status(cluster, task.arn), task.started_by, task.group) for task in tasks]
 

@@ -34,7 +34,7 @@ from handlers import tick
 from local.memory.items import MemoryItems
 from tests.cli.test_words import printed
 from tests.examples import NOW, a_job, a_pool, a_slot, launching, queued, ready, running_on
-from tests.fakes import LAUNCH, FakeTasks, HandClock, Lines, make_table
+from tests.fakes import LAUNCH, HandClock, HandEcs, Lines, make_table
 
 POOL = Pool("default", 16, LAUNCH)
 
@@ -177,9 +177,9 @@ class Scene:
 
     cap: int = 16
     clock: HandClock = field(default_factory=HandClock)
-    tasks: FakeTasks = field(default_factory=FakeTasks)
 
     def __post_init__(self) -> None:
+        self.tasks = HandEcs(self.clock.now)
         self.table = StoredControlTable(MemoryItems())
         self.pool = replace(POOL, cap=self.cap)
         self.fleet = Fleet({"default": self.pool}, self.table, self.tasks, self.clock, Lines())
@@ -564,7 +564,8 @@ def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
         outputs = {"TableName": "control", "IntakeFunctionName": "intake"}
         target = Target("the deployment here", outputs, clients.__getitem__)
         monkeypatch.setattr("cli.target.find", lambda _name, _stack: target)
-        fleet = Fleet(target.pools, target.table, FakeTasks(), HandClock(time.time()), Lines())
+        clock = HandClock(time.time())
+        fleet = Fleet(target.pools, target.table, HandEcs(clock.now), clock, Lines())
         yield Desk(target, ecs, fleet)
 
 

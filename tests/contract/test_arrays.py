@@ -17,7 +17,7 @@ from handlers.intake import Intake
 from handlers.publish import Publish
 from tests.contract.test_dependencies import end, found, status, word
 from tests.examples import a_job
-from tests.fakes import FakeCache, FakeRechecks, FakeTasks, HandClock, Lines
+from tests.fakes import FakeCache, FakeRechecks, HandClock, HandEcs, Lines
 from tests.handlers.test_intake import FakeRejects, batch, message
 from tests.handlers.test_publish import FakeBus, record
 
@@ -74,7 +74,7 @@ def test_a_large_array_has_parts_that_are_put_by_whoever_takes_their_word(
 
 
 def test_elements_get_workers_as_far_as_the_cap_goes(
-    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     intake.handle(batch(clock, many(2)))
     assert len(tasks.calls) == fleet.pools["default"].cap == 2

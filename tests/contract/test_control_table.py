@@ -676,6 +676,15 @@ def test_a_job_that_is_to_be_cancelled_is_not_queued_again_and_may_end(table: Co
     assert table.finish(running, JobStatus.CANCELLED, NOW, "cancelled: by hand", (), "end")
 
 
+def test_a_claim_whose_reply_was_lost_is_known_again_by_who_made_it_though_somebody_cancels_meanwhile(
+    table: ControlTable, queued: Job
+) -> None:
+    running = table.claim(queued, holder_in(queued.pool), NOW, "claim")
+    assert running
+    assert table.cancel(running, "by hand")
+    assert table.claim(queued, holder_in(queued.pool), NOW, "claim") == replace(running, cancel="by hand")
+
+
 def test_a_cancel_reaches_a_later_attempt_of_the_run(table: ControlTable, running: Job) -> None:
     assert table.requeue(running, NOW, "", lapse(running), "back")
     assert table.claim(read_job(table, running), holder_in("other"), NOW, "again")

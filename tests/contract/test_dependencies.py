@@ -17,7 +17,7 @@ from fleetcap.model import Job, JobStatus, Pool
 from handlers import tick
 from handlers.intake import Intake
 from handlers.publish import Publish
-from tests.fakes import FakeCache, FakeRechecks, FakeTasks, HandClock, Lines
+from tests.fakes import FakeCache, FakeRechecks, HandClock, HandEcs, Lines
 from tests.handlers.test_intake import FakeRejects, batch, message
 from tests.handlers.test_publish import FakeBus, ended
 from tests.handlers.test_task_state import queue
@@ -68,7 +68,7 @@ def test_a_job_waits_for_a_parent_and_gets_no_worker(intake: Intake, fleet: Flee
 
 
 def test_the_word_that_a_parent_ended_puts_the_job_into_the_queue_with_a_worker(
-    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     queue(fleet, clock, "p")
     intake.handle(batch(clock, child("c", "p")))
@@ -81,7 +81,7 @@ def test_the_word_that_a_parent_ended_puts_the_job_into_the_queue_with_a_worker(
 
 
 def test_a_word_too_many_changes_nothing_and_launches_nothing(
-    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     queue(fleet, clock, "p")
     intake.handle(batch(clock, child("c", "p")))

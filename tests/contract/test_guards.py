@@ -35,14 +35,14 @@ from fleetcap.model import (
     TaskStatus,
     Unanswered,
 )
-from fleetcap.ports import ChildReport
+from fleetcap.ports import ChildReport, Failure
 from handlers import task_state, tick
 from handlers.intake import Intake
 from local.fargate.tasks import Status
 from local.memory.ecs import MemoryEcs, MemoryTask
 from local.memory.items import MemoryItems
 from tests.examples import a_job, lapse
-from tests.fakes import LAUNCH, FakeCache, FakeChildren, FakeRechecks, FakeTasks, HandClock, Lines
+from tests.fakes import LAUNCH, FakeCache, FakeChildren, FakeRechecks, HandClock, HandEcs, Lines
 from tests.handlers.test_intake import FakeRejects, batch, message
 from tests.handlers.test_task_state import stopped
 from tests.worker.test_worker import Enough, Script
@@ -66,20 +66,19 @@ class Silent:
 
 @dataclass
 class World:
-    """A pool over items in memory, an ECS in memory, and one that says what a test wants it to say."""
+    """A pool over items in memory and an ECS in memory."""
 
     clock: HandClock = field(default_factory=HandClock)
     log: Lines = field(default_factory=Lines)
-    tasks: FakeTasks = field(default_factory=FakeTasks)
     changes: list[MemoryTask] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.table = StoredControlTable(MemoryItems())
-        self.ecs = MemoryEcs(self.clock.now, self.changes.append)
+        self.ecs = HandEcs(self.clock.now, self.changes.append)
 
     def fleet(self, tasks: Any = None, cap: int = 1, definition: str = "worker:1") -> Fleet:
         pool = Pool("default", cap, {**LAUNCH, "taskDefinition": definition})
-        return Fleet({"default": pool}, self.table, tasks or self.tasks, self.clock, self.log)
+        return Fleet({"default": pool}, self.table, tasks or self.ecs, self.clock, self.log)
 
     def queue(self, key: str = "a") -> Job:
         job = replace(a_job(key), queued_at=self.clock.now(), due_at=self.clock.now())
@@ -169,7 +168,7 @@ def test_the_first_answer_to_a_launch_resolves_it_however_late(world: World) -> 
     tick.handle(world.fleet(Silent(world.ecs)))
     assert world.slot().arn == ""
     world.clock.sleep(HOUR_S)
-    tick.handle(world.fleet(world.ecs))
+    tick.handle(world.fleet())
     assert [world.slot().arn] == list(world.ecs.tasks)
 
 
@@ -180,7 +179,7 @@ def test_a_deploy_between_two_sendings_of_a_launch_changes_nothing_about_it(worl
     tick.handle(world.fleet(Silent(world.ecs), definition="worker:1"))
     generation = world.slot().generation
     world.clock.sleep(limits.RESEND_AFTER_S + 1)
-    tick.handle(world.fleet(world.ecs, definition="worker:2"))
+    tick.handle(world.fleet(definition="worker:2"))
     assert (world.slot().held, world.slot().generation > generation) == (False, True)
 
 
@@ -199,16 +198,16 @@ def test_a_task_that_ecs_names_only_after_its_slot_was_freed_is_stopped(world: W
     tick.handle(world.fleet(Silent(world.ecs)))
     slot = world.slot()
     assert world.table.release(slot.lease, "", world.clock.now(), "by a person", 0.0, "release")
-    fleet = world.fleet(world.tasks)
+    fleet = world.fleet()
     assert isinstance(fleet.launch(slot.lease, slot.launch, 0), Started)
-    assert world.tasks.stopped == ["arn:task/0"]
+    assert world.ecs.stopped == world.ecs.arns
 
 
 def test_a_launch_that_its_worker_overtook_is_left_alone(world: World) -> None:
     fleet = world.fleet()
     slot = world.ready(fleet)
     fleet.launch(slot.lease, slot.launch, 0)
-    assert world.tasks.stopped == []
+    assert world.ecs.stopped == []
 
 
 def test_nothing_is_sent_again_for_a_slot_that_was_freed_meanwhile(world: World) -> None:
@@ -216,8 +215,21 @@ def test_nothing_is_sent_again_for_a_slot_that_was_freed_meanwhile(world: World)
     tick.handle(world.fleet(Silent(world.ecs)))
     slot = world.slot()
     assert world.table.release(slot.lease, "", world.clock.now(), "failures", 0.0, "release")
+    sent = len(world.ecs.calls)
     assert world.fleet().resend(slot) == (world.slot(), None)
-    assert world.tasks.calls == []
+    assert len(world.ecs.calls) == sent
+
+
+def test_nothing_is_sent_for_a_slot_that_is_empty_under_the_generation_that_was_read(world: World) -> None:
+    """As in a table that was put back to a moment before the lease."""
+    later = World()
+    later.queue()
+    tick.handle(later.fleet(Silent(later.ecs)))
+    fleet = world.fleet()
+    fleet.look(fleet.pools["default"])
+    assert (later.slot().lease, later.slot().held) == (world.slot().lease, True)
+    assert fleet.resend(later.slot()) == (world.slot(), None)
+    assert world.ecs.calls == []
 
 
 # --- backing off
@@ -231,7 +243,7 @@ def stop_all(world: World, fleet: Fleet) -> None:
 
 
 def test_tasks_that_never_beat_are_launched_a_dozen_times_an_hour_and_not_hundreds(world: World) -> None:
-    fleet = world.fleet(world.ecs)
+    fleet = world.fleet()
     world.queue()
     for _ in range(HOUR_S // 10):
         tick.handle(fleet)
@@ -241,7 +253,7 @@ def test_tasks_that_never_beat_are_launched_a_dozen_times_an_hour_and_not_hundre
 
 
 def test_a_region_without_capacity_is_asked_a_dozen_times_an_hour_and_not_hundreds(world: World) -> None:
-    fleet = world.fleet(world.ecs)
+    fleet = world.fleet()
     world.ecs.capacity = OUT_OF_CAPACITY
     world.queue()
     for _ in range(HOUR_S // 10):
@@ -250,8 +262,19 @@ def test_a_region_without_capacity_is_asked_a_dozen_times_an_hour_and_not_hundre
     assert 10 <= len(world.log.of("lease")) <= 20
 
 
+def test_a_pool_that_backs_off_says_why_and_until_when(world: World) -> None:
+    fleet = world.fleet()
+    world.ecs.capacity = OUT_OF_CAPACITY
+    world.queue()
+    tick.handle(fleet)
+    tick.handle(fleet)
+    [waited] = world.log.of("wait")
+    assert str(waited["reason"]).startswith("a launch failed: AWS has no Fargate capacity at this time")
+    assert waited["until"] == world.slot().retry_at > world.clock.now()
+
+
 def test_a_worker_that_had_beaten_is_replaced_at_once(world: World) -> None:
-    fleet = world.fleet(world.ecs)
+    fleet = world.fleet()
     world.ready(fleet)
     stop_all(world, fleet)
     assert len(world.ecs.live) == 1
@@ -290,7 +313,7 @@ def test_a_task_that_is_about_to_stop_has_not_stopped(world: World) -> None:
 def words(world: World, fleet: Fleet, word: TaskStatus, after_s: float) -> None:
     """Time passes, and a tick asks ECS about the task."""
     world.clock.sleep(after_s)
-    world.tasks.words["arn:task/0"] = word
+    world.ecs.unseen = set(world.ecs.arns) if word is TaskStatus.MISSING else set()
     tick.handle(fleet)
 
 
@@ -330,7 +353,7 @@ def test_a_worker_that_falls_silent_is_stopped_and_keeps_its_slot(world: World) 
     fleet = world.fleet()
     slot = world.ready(fleet)
     words(world, fleet, TaskStatus.ALIVE, limits.SILENT_S + 1)
-    assert (world.tasks.stopped, world.slot()) == ([slot.arn], slot)
+    assert (world.ecs.stopped, world.slot()) == ([slot.arn], slot)
 
 
 def test_a_task_that_never_beats_is_stopped_after_its_time_and_not_before(world: World) -> None:
@@ -338,9 +361,9 @@ def test_a_task_that_never_beats_is_stopped_after_its_time_and_not_before(world:
     fleet = world.fleet()
     tick.handle(fleet)
     words(world, fleet, TaskStatus.ALIVE, limits.SILENT_LAUNCHING_S)
-    assert world.tasks.stopped == []
+    assert world.ecs.stopped == []
     words(world, fleet, TaskStatus.ALIVE, 1)
-    assert world.tasks.stopped == ["arn:task/0"]
+    assert world.ecs.stopped == world.ecs.arns
 
 
 def test_a_worker_that_beats_is_not_stopped_though_it_was_missing(world: World) -> None:
@@ -348,7 +371,7 @@ def test_a_worker_that_beats_is_not_stopped_though_it_was_missing(world: World) 
     slot = world.ready(fleet)
     assert world.table.missing(slot.lease, world.clock.now())
     words(world, fleet, TaskStatus.ALIVE, limits.BEAT_S)
-    assert (world.tasks.stopped, world.slot().missing_since) == ([], 0)
+    assert (world.ecs.stopped, world.slot().missing_since) == ([], 0)
 
 
 def test_a_job_that_a_beating_worker_does_not_take_gets_another_after_two_minutes(world: World) -> None:
@@ -359,6 +382,46 @@ def test_a_job_that_a_beating_worker_does_not_take_gets_another_after_two_minute
         world.beat(slot)
         tick.handle(fleet)
     assert len(world.held) == 2
+
+
+# --- whose turn it is
+
+TURNS = (0.1, 0.5, 0.9)
+
+
+@dataclass
+class Turning(HandClock):
+    """A clock whose random numbers lie at another place of their range each time."""
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * TURNS[next(self.names) % len(TURNS)]
+
+
+def test_another_pool_comes_first_each_minute(world: World) -> None:
+    """A tick may be ended at its minute, and where each pool takes long it always is."""
+    fleet = replace(world.fleet(), pools={name: Pool(name, 1, LAUNCH) for name in "abc"})
+    began_with = []
+    for _ in fleet.pools:
+        began_with.append(tick.handle(fleet)[0].standing.pool.name)
+        world.clock.sleep(limits.TICK_PERIOD_S)
+    assert sorted(began_with) == list(fleet.pools)
+
+
+def test_what_there_was_no_time_for_has_its_turn_another_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(Turning())
+    fleet = world.fleet(cap=len(TURNS))
+    for number in range(len(TURNS)):
+        world.queue(f"{number}")
+    tick.handle(fleet)
+    stop, standing = world.ecs.stop, fleet.look(fleet.pools["default"])
+
+    def slowly(cluster: str, arn: str, why: str) -> None:
+        stop(cluster, arn, why)
+        world.clock.sleep(limits.SCALE_BUDGET_S)
+
+    monkeypatch.setattr(world.ecs, "stop", slowly)
+    assert [fleet.stop_all(standing) for _ in TURNS] == [1] * len(TURNS)
+    assert sorted(world.ecs.stopped) == world.ecs.arns
 
 
 # --- whose a job is
@@ -510,9 +573,9 @@ class Bench:
         tick.handle(self.world.fleet())
         self.slot = self.world.slot()
 
-    def run(self, *steps: Callable[[], Any], table: Any = None) -> str:
+    def run(self, *steps: Callable[[], Any], table: Any = None, chance: float = 0.0) -> str:
         """Run the loop through the steps; why it left, or "" if it would have gone on."""
-        clock = Script(self.world.clock, list(steps))
+        clock = Script(self.world.clock, list(steps), chance)
         worker = Worker(
             self.slot.lease, self.slot.arn, Settings(), table or self.world.table, self.children, clock,
             self.world.log, lambda: bool(self.signals),
@@ -621,6 +684,35 @@ def test_a_claim_whose_reply_was_lost_is_run_by_the_one_that_made_it(bench: Benc
     bench.run(nothing, nothing, bench.done, nothing, table=Unheard(bench.world.table, "claim", 1, lands=True))
     job = bench.world.job()
     assert (job.status, job.attempt, len(bench.children.started)) == (JobStatus.COMPLETED, 1, 1)
+
+
+def test_a_child_is_told_for_which_run_it_works(bench: Bench) -> None:
+    """For the moment at which the run was put, whichever attempt it is; and which artifacts are too old for the run."""
+    put_at = bench.world.clock.now()
+    bench.world.clock.sleep(7)
+    failed = ChildReport(failure=Failure("internal: no luck", permanent=False), exit_code=1)
+    bench.run(nothing, lambda: setattr(bench.children.started[0], "said", failed), bench.later(HOUR_S), nothing)
+    now = bench.world.clock.now()
+    assert bench.world.table.finish(bench.world.job(), JobStatus.FAILED, now, "", (), "finish")
+    ended = bench.world.job()
+    forced = replace(ended, status=JobStatus.QUEUED, run=2, queued_at=put_at + HOUR_S, since=put_at + HOUR_S - 1)
+    assert bench.world.table.put(forced, ended, "put")
+    bench.run(nothing)
+    told = [(child.assignment.made_for, child.assignment.since) for child in bench.children.started]
+    assert told == [(put_at, 0.0), (put_at, 0.0), (put_at + HOUR_S, put_at + HOUR_S - 1)]
+
+
+def test_workers_that_look_at_the_same_moment_begin_at_different_jobs_near_the_head_of_the_queue() -> None:
+    begun: list[str] = []
+    for chance in (0.0, 0.3, 0.6, 0.999):
+        bench = Bench(World())
+        for number in range(2 * limits.LOOK_SPREAD):
+            bench.world.queue(f"b{number}")
+        near = bench.world.table.queued(Pool("default", 1), bench.world.clock.now(), limits.LOOK_SPREAD)
+        bench.run(chance=chance)
+        [child] = bench.children.started
+        begun.append(child.assignment.workflow_key)
+    assert begun == [job.key for job in near]
 
 
 def test_a_worker_makes_one_claim_at_a_time(bench: Bench) -> None:

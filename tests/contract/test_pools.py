@@ -19,7 +19,6 @@ from fleetcap.model import (
     Job,
     JobStatus,
     Mode,
-    NotStarted,
     Pool,
     Reservation,
     Slot,
@@ -29,7 +28,7 @@ from fleetcap.model import (
 from handlers import task_state, tick
 from local.memory.items import MemoryItems
 from tests.examples import a_job
-from tests.fakes import LAUNCH, FakeChildren, FakeTasks, HandClock, Lines
+from tests.fakes import LAUNCH, FakeChildren, HandClock, HandEcs, Lines
 from tests.handlers.test_task_state import stopped
 from tests.worker.test_worker import Enough, Script
 from worker_image.worker import Settings, Worker
@@ -43,9 +42,9 @@ class World:
     knobs: dict[str, Any] = field(default_factory=dict)
     clock: HandClock = field(default_factory=HandClock)
     log: Lines = field(default_factory=Lines)
-    tasks: FakeTasks = field(default_factory=FakeTasks)
 
     def __post_init__(self) -> None:
+        self.tasks = HandEcs(self.clock.now)
         self.table = StoredControlTable(MemoryItems())
 
     @property
@@ -413,7 +412,7 @@ def test_a_launch_that_nobody_has_an_answer_for_is_stopped_once_it_has_one(world
 
 def test_the_time_of_a_pause_is_no_lack_of_capacity(world: World) -> None:
     world.knobs = {"dispatch_deadline_s": 100.0}
-    world.tasks.answers = [NotStarted("RESOURCE:ENI")] * 9
+    world.tasks.capacity = 0
     world.queue("a")
     world.tick()
     world.say(mode=Mode.PAUSED.value)
@@ -517,7 +516,7 @@ def test_a_warning_for_an_earlier_lease_marks_nobody(world: World) -> None:
 
 def test_a_launch_that_spot_refuses_goes_on_demand_in_the_same_decision(world: World) -> None:
     world.knobs = {"providers": {SPOT: 1}}
-    world.tasks.answers = [NotStarted("Capacity is unavailable at this time")]
+    world.tasks.spot = False
     queued = world.queue("a", "b")
     world.fleet.scale(world.pool, [job.as_queued for job in queued], most=2)
     assert [slot.provider for slot in world.held] == [ON_DEMAND, ON_DEMAND]
@@ -528,7 +527,7 @@ def test_a_launch_that_spot_refuses_goes_on_demand_in_the_same_decision(world: W
 
 def test_a_worker_on_demand_does_not_mean_that_spot_can_be_had(world: World) -> None:
     world.knobs = {"providers": {SPOT: 1}}
-    world.tasks.answers = [NotStarted("Capacity is unavailable at this time")]
+    world.tasks.spot = False
     (job,) = world.queue("a")
     world.fleet.scale(world.pool, [job.as_queued], most=1)
     (slot,) = world.held
@@ -538,9 +537,19 @@ def test_a_worker_on_demand_does_not_mean_that_spot_can_be_had(world: World) -> 
     assert {name: each.strikes for name, each in providers.backoffs.items()} == {SPOT: 1, ON_DEMAND: 0}
 
 
+def test_spot_that_was_refused_is_left_alone_until_its_pause_is_over(world: World) -> None:
+    world.knobs = {"providers": {SPOT: 1}}
+    world.tasks.spot = False
+    (first, second) = world.queue("a", "b")
+    world.fleet.scale(world.pool, [first.as_queued], most=1)
+    world.tasks.spot = True
+    world.fleet.scale(world.pool, [second.as_queued], most=1)
+    assert [slot.provider for slot in world.held] == [ON_DEMAND, ON_DEMAND]
+
+
 def test_without_fallback_a_refusal_of_spot_ends_the_decision(world: World) -> None:
     world.knobs = {"providers": {SPOT: 1}, "spot_fallback": False}
-    world.tasks.answers = [NotStarted("Capacity is unavailable at this time")]
+    world.tasks.spot = False
     queued = world.queue("a", "b")
     world.fleet.scale(world.pool, [job.as_queued for job in queued], most=2)
     assert (world.held, len(world.tasks.calls)) == ([], 1)

@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 from urllib.error import HTTPError
 
 import pytest
+from botocore.exceptions import ClientError
 
 from fleetcap import keys
 from fleetcap.adapters.workers import EcsTasks
@@ -43,6 +44,7 @@ from local.fargate.tasks import EcsError, Launch, Registry, Status
 from local.memory.ecs import MemoryEcs, MemoryTask
 from tests.contract.fargate_cloud import COLD_START_S, Cloud, post, running_cloud, wait_for
 from tests.examples import GENERATION, LAUNCH, NOW
+from tests.fakes import HandEcs
 
 CLUSTER: Final = "fleet"
 ELSEWHERE: Final = "elsewhere"
@@ -127,9 +129,9 @@ class World(ABC):
 class MemoryWorld(World):
     """Tasks move when a test moves them, and time does."""
 
-    def __init__(self) -> None:
+    def __init__(self, make: type[MemoryEcs] = MemoryEcs) -> None:
         self.time = NOW
-        self.ecs = MemoryEcs(lambda: self.time, self._hear)
+        self.ecs = make(lambda: self.time, self._hear)
         self.tasks = self.ecs
         self._events: list[dict[str, Any]] = []
         self._meanwhile: list[Callable[[], None]] = []
@@ -254,10 +256,10 @@ def fargate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FargateWorld]:
         yield FargateWorld(cloud)
 
 
-@pytest.fixture(params=["memory", pytest.param("fargate", marks=pytest.mark.cloud)])
+@pytest.fixture(params=[MemoryEcs, HandEcs, pytest.param("fargate", marks=pytest.mark.cloud)])
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
-    if request.param == "memory":
-        yield MemoryWorld()
+    if request.param != "fargate":
+        yield MemoryWorld(request.param)
         return
     fargate: FargateWorld = request.getfixturevalue("fargate")
     yield fargate
@@ -467,6 +469,14 @@ def test_a_task_says_under_which_lease_it_was_launched(world: World) -> None:
     world.ends(arn)
     world.reaches(arn, Status.STOPPED)
     assert [task.status for task in world.tasks.identify(CLUSTER, [arn])] == [TaskStatus.STOPPED]
+
+
+@pytest.mark.parametrize("count", [0, DESCRIBE_TASKS_MAX_ARNS + 1])
+def test_one_call_says_who_at_least_one_task_is_and_at_most_a_hundred(world: World, count: int) -> None:
+    arns = [f"{NOBODY[:-3]}{number:03}" for number in range(count)]
+    with pytest.raises((EcsError, ClientError), match="Name 1 to 100 tasks"):
+        world.tasks.identify(CLUSTER, arns)
+    assert world.tasks.identify(CLUSTER, arns[:DESCRIBE_TASKS_MAX_ARNS] or [NOBODY]) == []
 
 
 # --- StopTask

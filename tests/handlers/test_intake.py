@@ -14,9 +14,10 @@ from fleetcap import keys, limits
 from fleetcap.adapters.control_table import Reply
 from fleetcap.catalog import artifact_keys
 from fleetcap.fleet import Fleet
-from fleetcap.model import Doubt, Holder, Job, JobStatus, Lease, NotStarted, SlotId, SlotState, Unanswered
+from fleetcap.model import Doubt, Holder, Job, JobStatus, Lease, SlotId, SlotState, Unanswered
 from handlers.intake import Intake
-from tests.fakes import FakeCache, FakeRechecks, FakeTasks, HandClock, Lines, make_fleet
+from local.fargate.tasks import NO_CAPACITY
+from tests.fakes import FakeCache, FakeRechecks, HandClock, HandEcs, Lines, make_fleet
 
 
 @dataclass
@@ -54,19 +55,19 @@ def batch(clock: HandClock, *bodies: str, sent_ago_s: float = 0.0) -> dict[str, 
 
 
 def test_a_new_key_becomes_a_queued_job_with_a_worker_of_its_own(
-    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     assert intake.handle(batch(clock, message("a"))) == {"batchItemFailures": []}
     job = fleet.table.job("a")
     assert job is not None
     assert (job.status, job.run, job.attempt) == (JobStatus.QUEUED, 1, 0)
     held = [slot for slot in fleet.table.slots("default") if slot.held]
-    assert [(slot.state, slot.arn, slot.for_job) for slot in held] == [(SlotState.LAUNCHING, "arn:task/0", "a")]
+    assert [(slot.state, slot.arn, slot.for_job) for slot in held] == [(SlotState.LAUNCHING, tasks.arns[0], "a")]
     assert len(tasks.calls) == 1
 
 
 def test_an_object_that_s3_tells_of_becomes_one_job_however_often_it_is_told(
-    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
     created = {"bucket": {"name": "input"}, "object": {"key": "a b.bam", "etag": "0" * 32}}
     told = json.dumps({"source": "aws.s3", "detail-type": "Object Created", "detail": created})
@@ -80,7 +81,7 @@ def test_an_object_that_s3_tells_of_becomes_one_job_however_often_it_is_told(
 
 
 def test_a_burst_beyond_the_cap_launches_exactly_the_cap_and_queues_the_rest(
-    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     for n in range(5):
         intake.handle(batch(clock, message(f"k{n}")))
@@ -90,7 +91,7 @@ def test_a_burst_beyond_the_cap_launches_exactly_the_cap_and_queues_the_rest(
 
 
 def test_the_same_message_ten_times_is_one_run_and_one_launch(
-    intake: Intake, clock: HandClock, tasks: FakeTasks, lines: Lines
+    intake: Intake, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
     for _ in range(10):
         intake.handle(batch(clock, message("same")))
@@ -100,7 +101,7 @@ def test_the_same_message_ten_times_is_one_run_and_one_launch(
 
 
 def test_deciders_that_join_a_run_at_the_same_moment_launch_nothing_of_their_own(
-    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks, monkeypatch: pytest.MonkeyPatch
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: HandEcs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = fleet.look(fleet.pools["default"])
     monkeypatch.setattr(Fleet, "look", lambda *_: empty)  # nobody sees another's lease yet
@@ -110,7 +111,7 @@ def test_deciders_that_join_a_run_at_the_same_moment_launch_nothing_of_their_own
 
 
 def test_a_message_that_joins_a_run_nobody_launched_for_asks_again(
-    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks, monkeypatch: pytest.MonkeyPatch
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: HandEcs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as dying:
         dying.setattr(fleet.table, "bank", lambda *_: 1 / 0)
@@ -141,7 +142,7 @@ def test_a_message_that_cannot_be_settled_is_delivered_again_and_its_neighbours_
 
 
 def test_a_finished_result_answers_without_a_run_or_a_launch(
-    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks, cache: FakeCache
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: HandEcs, cache: FakeCache
 ) -> None:
     cache.held = set(artifact_keys("old", "bam"))
     intake.handle(batch(clock, message("old")))
@@ -183,28 +184,28 @@ def test_a_message_sent_after_the_end_starts_the_next_run_with_higher_attempts(
     assert (job.status, job.run, job.attempt) == (JobStatus.QUEUED, 2, 1)
 
 
-def test_an_unanswered_launch_keeps_its_slot(intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
-    tasks.answers = [Unanswered(Doubt.UNKNOWN, "timed out")]
+def test_an_unanswered_launch_keeps_its_slot(intake: Intake, fleet: Fleet, clock: HandClock, tasks: HandEcs) -> None:
+    tasks.doubts = [Unanswered(Doubt.UNKNOWN, "timed out")]
     intake.handle(batch(clock, message("a")))
     assert [slot.arn for slot in fleet.table.slots("default") if slot.held] == [""]
 
 
 def test_a_failed_launch_gives_its_slot_back_and_the_pool_backs_off(
-    intake: Intake, fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
-    tasks.answers = [NotStarted("Capacity is unavailable at this time")]
+    tasks.capacity = 0
     intake.handle(batch(clock, message("a")))
     assert not any(slot.held for slot in fleet.table.slots("default"))
     intake.handle(batch(clock, message("b")))
     assert len(tasks.calls) == 1
-    said = "a launch failed: AWS has no Fargate capacity at this time (Capacity is unavailable at this time)"
+    said = f"a launch failed: AWS has no Fargate capacity at this time ({NO_CAPACITY})"
     assert lines.of("wait")[-1]["reason"] == said
 
 
 def test_a_cap_of_zero_launches_nothing_and_queues(intake: Intake, fleet: Fleet, clock: HandClock) -> None:
     stopped = make_fleet(fleet.table, cap=0)  # type: ignore[arg-type]
     Intake(stopped, intake.cache, intake.rejects, frozenset(), intake.rechecks).handle(batch(clock, message("a")))
-    assert isinstance(stopped.tasks, FakeTasks)
+    assert isinstance(stopped.tasks, HandEcs)
     assert stopped.tasks.calls == []
     assert fleet.table.job("a") is not None
 

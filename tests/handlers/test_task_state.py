@@ -10,9 +10,9 @@ import pytest
 
 from fleetcap import limits
 from fleetcap.fleet import Fleet
-from fleetcap.model import Doubt, Holder, Job, JobStatus, Lease, Request, SlotId, SlotState, Started, Unanswered
+from fleetcap.model import Doubt, Holder, Job, JobStatus, Lease, Request, SlotId, SlotState, Unanswered
 from handlers import task_state
-from tests.fakes import FakeTasks, HandClock, Lines
+from tests.fakes import HandClock, HandEcs, Lines
 
 
 def stopped(arn: str, lease: Lease | str, containers: list[object] | None = None) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def working(fleet: Fleet, clock: HandClock) -> tuple[Lease, str]:
 
 
 def test_a_stopped_worker_frees_its_slot_returns_its_job_and_is_replaced_at_once(
-    fleet: Fleet, tasks: FakeTasks, working: tuple[Lease, str]
+    fleet: Fleet, tasks: HandEcs, working: tuple[Lease, str]
 ) -> None:
     lease, arn = working
     assert task_state.handle(fleet, stopped(arn, lease)) == {"batchItemFailures": []}
@@ -60,7 +60,7 @@ def test_a_stopped_worker_frees_its_slot_returns_its_job_and_is_replaced_at_once
     assert len(tasks.calls) == 2
 
 
-def test_the_same_event_again_changes_nothing(fleet: Fleet, tasks: FakeTasks, working: tuple[Lease, str]) -> None:
+def test_the_same_event_again_changes_nothing(fleet: Fleet, tasks: HandEcs, working: tuple[Lease, str]) -> None:
     lease, arn = working
     task_state.handle(fleet, stopped(arn, lease))
     before = (fleet.table.slots("default"), fleet.table.job("a"), len(tasks.calls))
@@ -96,13 +96,14 @@ def test_a_foreign_task_is_ignored(fleet: Fleet, lines: Lines, started_by: str) 
 
 
 def test_a_task_that_stops_before_its_arn_was_recorded_is_learnt_by_its_token_first(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     job = queue(fleet, clock, "a")
-    tasks.answers = [Unanswered(Doubt.UNKNOWN, "timed out"), Started("arn:task/late")]
+    tasks.lost = [Unanswered(Doubt.UNKNOWN, "timed out")]
     fleet.scale(fleet.pools["default"], [job.as_queued], most=1)
-    lease = tasks.calls[0]
-    task_state.handle(fleet, stopped("arn:task/late", lease))
+    [lease] = tasks.calls
+    [arn] = tasks.arns
+    task_state.handle(fleet, stopped(arn, lease))
     slot = fleet.table.slot(lease.slot)
     assert slot is not None
     assert tasks.calls == [lease, lease]
@@ -110,10 +111,10 @@ def test_a_task_that_stops_before_its_arn_was_recorded_is_learnt_by_its_token_fi
 
 
 def test_a_launch_that_still_has_no_answer_is_left_to_a_redelivery(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     job = queue(fleet, clock, "a")
-    tasks.answers = [Unanswered(Doubt.UNKNOWN, "timed out"), Unanswered(Doubt.THROTTLED, "slow down")]
+    tasks.doubts = [Unanswered(Doubt.UNKNOWN, "timed out"), Unanswered(Doubt.THROTTLED, "slow down")]
     fleet.scale(fleet.pools["default"], [job.as_queued], most=1)
     lease = tasks.calls[0]
     answer = task_state.handle(fleet, stopped("arn:task/late", lease))
@@ -123,11 +124,11 @@ def test_a_launch_that_still_has_no_answer_is_left_to_a_redelivery(
     assert slot.held
 
 
-def test_a_task_that_never_beat_is_not_replaced_at_once(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
+def test_a_task_that_never_beat_is_not_replaced_at_once(fleet: Fleet, clock: HandClock, tasks: HandEcs) -> None:
     job = queue(fleet, clock, "a")
     fleet.scale(fleet.pools["default"], [job.as_queued], most=1)
     lease = tasks.calls[0]
-    task_state.handle(fleet, stopped("arn:task/0", lease))
+    task_state.handle(fleet, stopped(tasks.arns[0], lease))
     assert len(tasks.calls) == 1
     clock.sleep(15)
     fleet.scale(fleet.pools["default"], None, most=1)

@@ -14,7 +14,6 @@ from fleetcap.model import (
     Holder,
     Job,
     JobStatus,
-    NotStarted,
     Pool,
     Request,
     Slot,
@@ -23,7 +22,7 @@ from fleetcap.model import (
     Unanswered,
 )
 from handlers import tick
-from tests.fakes import FakeTasks, HandClock, Lines
+from tests.fakes import HandClock, HandEcs, Lines
 from tests.handlers.test_task_state import queue
 
 
@@ -61,13 +60,13 @@ def test_the_first_tick_creates_the_slots_of_the_cap(fleet: Fleet) -> None:
     assert [slot.id.number for slot in fleet.table.slots("default")] == [0, 1]
 
 
-def test_a_job_that_no_decider_launched_for_gets_its_launch(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
+def test_a_job_that_no_decider_launched_for_gets_its_launch(fleet: Fleet, clock: HandClock, tasks: HandEcs) -> None:
     queue(fleet, clock, "a")
     tick.handle(fleet)
     assert len(tasks.calls) == 1
 
 
-def test_a_second_tick_does_not_launch_twice_for_the_same_job(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
+def test_a_second_tick_does_not_launch_twice_for_the_same_job(fleet: Fleet, clock: HandClock, tasks: HandEcs) -> None:
     queue(fleet, clock, "a")
     tick.handle(fleet)
     tick.handle(fleet)
@@ -77,15 +76,15 @@ def test_a_second_tick_does_not_launch_twice_for_the_same_job(fleet: Fleet, cloc
 
 
 def test_a_launch_whose_sender_died_is_sent_again_under_the_same_token(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
-    tasks.answers = [Unanswered(Doubt.UNKNOWN, "killed before the reply")]
+    tasks.lost = [Unanswered(Doubt.UNKNOWN, "killed before the reply")]
     launch(fleet, clock)
     tick.handle(fleet)
     assert held(fleet).arn == ""  # its own sender may still be at it
     clock.sleep(limits.RESEND_AFTER_S + 1)
     tick.handle(fleet)
-    assert held(fleet).arn == "arn:task/0"
+    assert [held(fleet).arn] == tasks.arns
     assert len(set(tasks.calls)) == 1
 
 
@@ -105,14 +104,14 @@ def test_a_living_holder_keeps_its_job_however_silent(fleet: Fleet, clock: HandC
 
 
 def test_a_silent_worker_is_stopped_and_its_slot_kept_until_ecs_says_that_it_is_gone(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     slot = work(fleet, clock)
     clock.sleep(limits.SILENT_S + 1)
     tick.handle(fleet)
     assert tasks.stopped == [slot.arn]
     assert held(fleet).lease == slot.lease
-    tasks.words[slot.arn] = TaskStatus.STOPPED
+    tasks.ends(slot.arn)
     tick.handle(fleet)
     after = fleet.table.slot(slot.id)
     assert after is not None
@@ -120,31 +119,31 @@ def test_a_silent_worker_is_stopped_and_its_slot_kept_until_ecs_says_that_it_is_
     assert status(fleet) is JobStatus.QUEUED
 
 
-def test_a_beating_worker_is_not_asked_about(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
+def test_a_beating_worker_is_not_asked_about(fleet: Fleet, clock: HandClock, tasks: HandEcs) -> None:
     slot = work(fleet, clock)
+    tasks.unseen = {slot.arn}
     for _ in range(10):
         clock.sleep(limits.BEAT_S)
         assert fleet.table.beat(slot.lease, slot.arn, False, clock.now()) is not None
-        tasks.words[slot.arn] = TaskStatus.MISSING
         tick.handle(fleet)
     assert held(fleet).missing_since == 0
     assert tasks.stopped == []
 
 
 def test_missing_is_proof_only_after_more_than_an_hour_without_a_break(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     slot = work(fleet, clock)
-    tasks.words[slot.arn] = TaskStatus.MISSING
+    tasks.unseen = {slot.arn}
     clock.sleep(limits.SILENT_S + 1)
     tick.handle(fleet)
     clock.sleep(limits.MISSING_IS_PROOF_S - 10)
     tick.handle(fleet)
     assert held(fleet).lease == slot.lease
-    tasks.words[slot.arn] = TaskStatus.ALIVE
+    tasks.unseen = set()
     tick.handle(fleet)
     assert held(fleet).missing_since == 0
-    tasks.words[slot.arn] = TaskStatus.MISSING
+    tasks.unseen = {slot.arn}
     tick.handle(fleet)
     clock.sleep(limits.MISSING_IS_PROOF_S + 10)
     tick.handle(fleet)
@@ -162,7 +161,7 @@ def test_a_lowered_cap_retires_slots_and_a_raised_one_takes_them_back(fleet: Fle
 
 
 def test_a_job_that_waits_two_minutes_beside_a_free_ready_lane_gets_a_launch(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     job = launch(fleet, clock, "first")
     slot = held(fleet)
@@ -181,7 +180,7 @@ def test_a_job_that_waits_two_minutes_beside_a_free_ready_lane_gets_a_launch(
 
 
 def test_one_pools_trouble_does_not_stop_the_others(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
     broken = Pool("broken", 1, {"cluster": "no container named here"})
     queued = queue(fleet, clock, "a")
@@ -192,26 +191,27 @@ def test_one_pools_trouble_does_not_stop_the_others(
 
 
 def test_a_launch_without_a_first_beat_is_asked_about_soon_and_stopped_only_after_minutes(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     launch(fleet, clock)
-    tasks.words["arn:task/0"] = TaskStatus.MISSING
+    [arn] = tasks.arns
+    tasks.unseen = {arn}
     clock.sleep(limits.INSPECT_LAUNCHING_S)
     tick.handle(fleet)
     assert held(fleet).missing_since == 0
     clock.sleep(1)
     tick.handle(fleet)
     assert held(fleet).missing_since == clock.now()
-    tasks.words["arn:task/0"] = TaskStatus.ALIVE
+    tasks.unseen = set()
     tick.handle(fleet)
     assert tasks.stopped == []
     clock.sleep(limits.SILENT_LAUNCHING_S)
     tick.handle(fleet)
-    assert tasks.stopped == ["arn:task/0"]
+    assert tasks.stopped == [arn]
 
 
-def test_a_launch_that_is_answered_late_gets_its_time_to_beat(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
-    tasks.answers = [Unanswered(Doubt.THROTTLED, "slow down")] * 8
+def test_a_launch_that_is_answered_late_gets_its_time_to_beat(fleet: Fleet, clock: HandClock, tasks: HandEcs) -> None:
+    tasks.doubts = [Unanswered(Doubt.THROTTLED, "slow down")] * 8
     launch(fleet, clock)
     for _ in range(8):
         clock.sleep(60)
@@ -223,7 +223,7 @@ def test_a_launch_that_is_answered_late_gets_its_time_to_beat(fleet: Fleet, cloc
 
 
 def test_trouble_with_one_slot_keeps_neither_orphans_nor_the_queue_waiting(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = work(fleet, clock)
     clock.sleep(limits.SILENT_S + 1)
@@ -245,7 +245,7 @@ def test_trouble_with_one_slot_keeps_neither_orphans_nor_the_queue_waiting(
 
 
 def test_when_no_worker_beats_it_is_the_tables_silence_and_nobody_is_stopped_yet(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     for key in ("a", "b"):
         launch(fleet, clock, key)
@@ -256,46 +256,46 @@ def test_when_no_worker_beats_it_is_the_tables_silence_and_nobody_is_stopped_yet
     assert tasks.stopped == []
     clock.sleep(limits.SILENT_S)
     tick.handle(fleet)
-    assert sorted(tasks.stopped) == ["arn:task/0", "arn:task/1"]
+    assert sorted(tasks.stopped) == tasks.arns
 
 
 def test_a_launch_that_never_gets_an_answer_does_not_keep_its_job_from_another(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
-    tasks.answers = [Unanswered(Doubt.PERMANENT, "no such subnet")]
+    tasks.doubts = [Unanswered(Doubt.PERMANENT, "no such subnet")]
     launch(fleet, clock)
     stuck = tasks.calls[0]
     for _ in range(limits.SILENT_LAUNCHING_S // 60 + 1):
         clock.sleep(60)
-        tasks.answers = [Unanswered(Doubt.PERMANENT, "no such subnet")]
+        tasks.doubts = [Unanswered(Doubt.PERMANENT, "no such subnet")]
         tick.handle(fleet)
     assert {lease for lease in tasks.calls if lease != stuck}
     assert fleet.table.slots("default")[stuck.slot.number].held
 
 
 def test_a_task_that_turns_out_to_live_under_a_freed_slot_is_stopped_and_reported(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
     launch(fleet, clock)
     slot = held(fleet)
     assert fleet.table.release(slot.lease, slot.arn, clock.now(), "proof", 0.0, clock.unique())
     fleet.launch(slot.lease, slot.launch, 0)
-    assert tasks.stopped == ["arn:task/0"]
+    assert tasks.stopped == tasks.arns
     assert len(lines.of("late answer")) == 1
 
 
 # --- deadlines
 
 
-def starving(fleet: Fleet, tasks: FakeTasks, dispatch_deadline_s: float) -> Fleet:
+def starving(fleet: Fleet, tasks: HandEcs, dispatch_deadline_s: float) -> Fleet:
     """A fleet for which there is no capacity."""
-    tasks.answers = [NotStarted("Capacity is unavailable at this time")] * 999
+    tasks.capacity = 0
     pools = {"default": replace(fleet.pools["default"], dispatch_deadline_s=dispatch_deadline_s)}
     return replace(fleet, pools=pools)
 
 
 def test_a_job_for_which_no_capacity_comes_fails_at_the_deadline_and_not_before(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks
+    fleet: Fleet, clock: HandClock, tasks: HandEcs
 ) -> None:
     without = starving(fleet, tasks, 1_800)
     queue(fleet, clock, "a")
@@ -311,7 +311,7 @@ def test_a_job_for_which_no_capacity_comes_fails_at_the_deadline_and_not_before(
     assert 1_800 < job.ended_at - began_at <= 1_800 + 120
 
 
-def test_a_worker_that_comes_in_between_begins_the_wait_anew(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
+def test_a_worker_that_comes_in_between_begins_the_wait_anew(fleet: Fleet, clock: HandClock, tasks: HandEcs) -> None:
     slot = work(fleet, clock)
     without = starving(fleet, tasks, 1_800)
     for _ in range(10):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 import pytest
 
 from fleetcap import limits
 from fleetcap.decide import sweep
 from fleetcap.fleet import Fleet, Standing
-from fleetcap.model import Doubt, NotStarted, Pool, SeenTask, Slot, TaskStatus, Unanswered
+from fleetcap.model import Doubt, Pool, SeenTask, Slot, TaskStatus, Unanswered
 from handlers import tick
-from tests.fakes import LAUNCH, FakeTasks, HandClock, Lines
+from local.memory.ecs import MemoryTask
+from tests.fakes import LAUNCH, HandClock, HandEcs, Lines
 from tests.handlers.test_task_state import queue
 from tests.handlers.test_tick import held, launch, work
+
+CLUSTER: Final = str(LAUNCH["cluster"])
 
 
 def passed(fleet: Fleet, sweep_now: bool = False) -> None:
@@ -22,8 +26,8 @@ def passed(fleet: Fleet, sweep_now: bool = False) -> None:
     tick.look_on(fleet, tick.handle(fleet), began_at, sweep_now)
 
 
-def stranger(number: int = 0) -> SeenTask:
-    return SeenTask(f"arn:task/stranger-{number}", TaskStatus.ALIVE, "ecs-svc/1", "service:web")
+def strangers(tasks: HandEcs, count: int = 1) -> list[MemoryTask]:
+    return [tasks.stranger(CLUSTER, "ecs-svc/1", "service:web") for _ in range(count)]
 
 
 # --- gauges
@@ -77,8 +81,8 @@ def test_a_pool_whose_gauges_cannot_be_told_costs_the_others_nothing(
 # --- counters
 
 
-def test_each_answer_of_run_task_counts_once(fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines) -> None:
-    tasks.answers = [Unanswered(Doubt.THROTTLED, "slow down")]
+def test_each_answer_of_run_task_counts_once(fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines) -> None:
+    tasks.doubts = [Unanswered(Doubt.THROTTLED, "slow down")]
     launch(fleet, clock)
     clock.sleep(limits.RESEND_AFTER_S + 1)
     tick.handle(fleet)
@@ -89,11 +93,12 @@ def test_each_answer_of_run_task_counts_once(fleet: Fleet, clock: HandClock, tas
 
 
 def test_a_launch_that_ecs_refuses_and_one_that_never_beats_have_failed_and_a_worker_that_leaves_has_not(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
-    tasks.answers = [NotStarted("Capacity is unavailable at this time")]
+    tasks.capacity = 0
     launch(fleet, clock)
     assert [line["launches_failed"] for line in lines.of("release")] == [1]
+    tasks.capacity = None
     clock.sleep(limits.STRIKES_REMEMBERED_S + 1)
     tick.handle(fleet)
     slot = held(fleet)
@@ -119,13 +124,13 @@ def test_an_attempt_that_its_worker_cannot_end_is_counted_by_who_does(
 
 
 def test_a_launch_without_an_answer_for_an_hour_is_counted_at_every_tick(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
     never = Unanswered(Doubt.PERMANENT, "no such subnet")
-    tasks.answers = [never]
+    tasks.doubts = [never]
     launch(fleet, clock)
     clock.sleep(limits.UNRESOLVED_ALARM_S + 1)
-    tasks.answers = [never] * 3
+    tasks.doubts = [never] * 3
     tick.handle(fleet)
     assert [line["unresolved_launches"] for line in lines.of("alarm")] == [1]
 
@@ -144,7 +149,7 @@ def test_a_tick_sweeps_when_it_is_its_minutes_turn(fleet: Fleet, clock: HandCloc
 
 
 def test_workers_of_ours_are_known_and_an_empty_cluster_makes_no_metric(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
     passed(fleet, sweep_now=True)
     slot = work(fleet, clock)
@@ -152,19 +157,20 @@ def test_workers_of_ours_are_known_and_an_empty_cluster_makes_no_metric(
     empty, busy = lines.of("swept")
     assert empty == {"cluster": LAUNCH["cluster"], "listed": 0, "unknown": 0, "left_out": None}
     assert busy == {**empty, "listed": 1, "cap_breaches": 0, "foreign_tasks": 0}
-    assert slot.arn in tasks.launched.values()
+    assert [slot.arn] == tasks.arns
 
 
 @pytest.mark.parametrize("stopping", [False, True])
 def test_a_foreign_task_is_told_once_a_sweep_and_left_alone(
-    fleet: Fleet, tasks: FakeTasks, lines: Lines, stopping: bool
+    fleet: Fleet, tasks: HandEcs, lines: Lines, stopping: bool
 ) -> None:
-    tasks.strangers = [stranger()]
-    tasks.stopping = {stranger().arn} if stopping else set()
+    [task] = strangers(tasks)
+    if stopping:
+        tasks.stopping(task, "UserInitiated", "by its owner")
     passed(fleet, sweep_now=True)
     [told] = lines.of("foreign task")
     assert told == {
-        "arn": stranger().arn,
+        "arn": task.arn,
         "started_by": "ecs-svc/1",
         "group": "service:web",
         "cluster": LAUNCH["cluster"],
@@ -173,16 +179,18 @@ def test_a_foreign_task_is_told_once_a_sweep_and_left_alone(
     assert tasks.stopped == []
 
 
-def test_a_foreign_task_that_has_stopped_is_nobodys_business(fleet: Fleet, tasks: FakeTasks, lines: Lines) -> None:
-    tasks.strangers = [replace(stranger(), status=TaskStatus.STOPPED)]
+def test_a_foreign_task_that_has_stopped_is_nobodys_business(fleet: Fleet, tasks: HandEcs, lines: Lines) -> None:
+    [task] = strangers(tasks)
+    tasks.ends(task.arn)
     passed(fleet, sweep_now=True)
+    assert [line["listed"] for line in lines.of("swept")] == [1]
     assert lines.of("foreign task") == []
 
 
-def test_a_launch_in_flight_is_no_breach(fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines) -> None:
-    tasks.answers = [Unanswered(Doubt.UNKNOWN, "the reply was lost")]
+def test_a_launch_in_flight_is_no_breach(fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines) -> None:
+    tasks.lost = [Unanswered(Doubt.UNKNOWN, "the reply was lost")]
     launch(fleet, clock)
-    tasks.launched[str(held(fleet).lease)] = "arn:task/unheard-of"
+    assert (held(fleet).arn, len(tasks.arns)) == ("", 1)
     passed(fleet, sweep_now=True)
     assert [(line["unknown"], line["cap_breaches"]) for line in lines.of("swept")] == [(1, 0)]
 
@@ -196,7 +204,7 @@ def zombie(fleet: Fleet, clock: HandClock) -> Slot:
 
 
 def test_a_task_that_lives_on_without_its_slot_is_a_breach_and_is_neither_stopped_nor_freed(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
     slot = zombie(fleet, clock)
     clock.sleep(limits.SWEEP_SETTLED_S + 1)
@@ -211,7 +219,7 @@ def test_a_task_that_lives_on_without_its_slot_is_a_breach_and_is_neither_stoppe
 
 
 def test_a_slot_is_looked_at_after_ecs_was_asked(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ECS shows a task as alive that stops and is released while the answer is under way."""
     slot = work(fleet, clock)
@@ -231,36 +239,34 @@ def test_a_slot_is_looked_at_after_ecs_was_asked(
 
 
 def test_two_live_tasks_under_one_lease_are_one_breach(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
     slot = work(fleet, clock)
-    second = SeenTask("arn:task/second", TaskStatus.ALIVE, str(slot.lease), "family:worker")
-    tasks.strangers = [second]
+    second = tasks.stranger(CLUSTER, str(slot.lease), "family:worker")
     passed(fleet, sweep_now=True)
     assert [line["arn"] for line in lines.of("cap breach")] == [second.arn]
-    tasks.words[slot.arn] = TaskStatus.STOPPED
+    tasks.ends(slot.arn)
     passed(fleet, sweep_now=True)
     assert len(lines.of("cap breach")) == 1
 
 
 def test_a_sweep_reads_every_page_below_the_rate_that_ecs_grants(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
-    tasks.strangers = [stranger(number) for number in range(250)]
-    tasks.page = 50
+    strangers(tasks, 250)
     began_at = clock.now()
     passed(fleet, sweep_now=True)
     [line] = lines.of("swept")
     assert (line["listed"], line["foreign_tasks"], line["left_out"]) == (250, 250, None)
     calls = tasks.lists + 3
-    assert tasks.lists == 6
+    assert tasks.lists == 3 + 1  # those that are meant to run, and those that are not any more
     assert (calls - 1) / (clock.now() - began_at) < 20
 
 
 def test_a_sweep_that_takes_too_long_says_what_it_left_out(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tasks.strangers = [stranger(number) for number in range(250)]
+    strangers(tasks, 250)
     describe, listed = tasks.identify, tasks.listed
 
     def slow(cluster: str, arns: list[str]) -> list[SeenTask]:
@@ -282,9 +288,11 @@ def test_a_sweep_that_takes_too_long_says_what_it_left_out(
     assert lines.of("swept")[-1]["left_out"] == "tasks beyond those listed; 100 tasks not looked at"
 
 
-def test_a_sweep_makes_so_many_calls_and_no_more(fleet: Fleet, tasks: FakeTasks, lines: Lines) -> None:
-    tasks.strangers = [stranger(number) for number in range(limits.SWEEP_CALLS + 50)]
-    tasks.page = 1
+def test_a_sweep_makes_so_many_calls_and_no_more(
+    fleet: Fleet, tasks: HandEcs, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strangers(tasks, limits.SWEEP_CALLS + 50)
+    monkeypatch.setattr("local.memory.ecs.LIST_PAGE", 1)
     passed(fleet, sweep_now=True)
     [line] = lines.of("swept")
     assert (tasks.lists, line["listed"]) == (limits.SWEEP_CALLS, limits.SWEEP_CALLS)
@@ -299,7 +307,7 @@ def test_a_tick_that_took_long_leaves_the_sweep_to_the_next(fleet: Fleet, clock:
 
 
 def test_a_sweep_that_ecs_refuses_fails_alone(
-    fleet: Fleet, tasks: FakeTasks, lines: Lines, monkeypatch: pytest.MonkeyPatch
+    fleet: Fleet, tasks: HandEcs, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*asked: object) -> object:
         raise PermissionError(f"not allowed to list {asked}")

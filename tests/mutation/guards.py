@@ -757,6 +757,20 @@ RULES: Final = (
         "rule 16: a pool that backs off launches nothing",
         16,
         CAPACITY,
+        "max(until, default=0.0), _reason(failed, strikes)",
+        "0.0, _reason(failed, strikes)",
+    ),
+    Guard(
+        "rule 16: a provider that backs off is left alone though another is not",
+        16,
+        CAPACITY,
+        "        if now < held_up.until:\n",
+        "        if False:\n",
+    ),
+    Guard(
+        "rule 16: a pool that backs off says why",
+        16,
+        CAPACITY,
         "    if now < pause.until:\n",
         "    if False:\n",
     ),
@@ -780,6 +794,13 @@ RULES: Final = (
         FLEET,
         "fresh.lease != slot.lease or not fresh.held or fresh.arn:",
         "fresh.arn:",
+    ),
+    Guard(
+        "rule 17: nothing is sent for a slot that is empty under the generation that was read",
+        17,
+        FLEET,
+        "fresh.lease != slot.lease or not fresh.held or fresh.arn:",
+        "fresh.lease != slot.lease or fresh.arn:",
     ),
 )
 
@@ -856,6 +877,20 @@ OWN: Final = (
         "if job is None:",
     ),
     Guard(
+        "tick: another pool comes first each minute",
+        0,
+        TICK,
+        "first = int(fleet.clock.now() // limits.TICK_PERIOD_S) % max(len(pools), 1)",
+        "first = 0",
+    ),
+    Guard(
+        "tick: what there was no time for has its turn another time",
+        0,
+        FLEET,
+        "        offset = int(self.clock.uniform(0, len(things)))\n",
+        "        offset = 0\n",
+    ),
+    Guard(
         "tick: only time without capacity counts against the dispatch deadline",
         0,
         DEADLINES,
@@ -905,6 +940,27 @@ OWN: Final = (
         WORKER,
         '            self._end(lane, FailureClass.FAILED, "internal: the job\'s process could not be started")\n',
         "",
+    ),
+    Guard(
+        "worker: what a job makes is made for the run that was put",
+        0,
+        WORKER,
+        "        made_for=job.queued_at,\n",
+        "        made_for=job.claimed_at,\n",
+    ),
+    Guard(
+        "worker: workers that look at the same moment begin at different jobs",
+        0,
+        WORKER,
+        "first = int(self._clock.uniform(0, min(len(ahead), limits.LOOK_SPREAD)))",
+        "first = 0",
+    ),
+    Guard(
+        "worker: and none of them far behind the head of the queue",
+        0,
+        WORKER,
+        "first = int(self._clock.uniform(0, min(len(ahead), limits.LOOK_SPREAD)))",
+        "first = int(self._clock.uniform(0, len(ahead)))",
     ),
     Guard(
         "worker: an attempt that takes too long is ended",
