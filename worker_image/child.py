@@ -20,9 +20,10 @@ from typing import Any, Final, NamedTuple, NoReturn
 import boto3
 from botocore.config import Config
 
-from fleetcap import catalog, keys, limits
+from fleetcap import catalog, keys, limits, stored
 from fleetcap.adapters.cache import S3Cache, Standing
 from fleetcap.model import Artifact
+from fleetcap.ports import Assignment
 from fleetcap.sources import file_name
 from worker_image.download import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Downloader, downloader_for
 from worker_image.errors import TransientError, scrubbed, shortage
@@ -252,7 +253,7 @@ def main() -> NoReturn:
     speaker = Speaker(_own_stdout())
     code = 1
     try:
-        _carry_out(_assigned(json.load(sys.stdin), speaker))
+        _carry_out(_assigned(stored.unsaid(Assignment) | json.load(sys.stdin), speaker))
         speaker.say("done")
         code = 0
     except Exception as error:

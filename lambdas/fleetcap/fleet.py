@@ -273,7 +273,10 @@ class Fleet:
             return
         queued = self.table.queued(pool, now, limits.OVERDUE_READ)
         for late in deadlines.overdue(pool, slots, queued, now)[: limits.OVERDUE_PER_TICK]:
-            job = self.table.job(late.job.key)
+            try:
+                job = self.table.job(late.job.key)
+            except keys.Unreadable:  # the table has told of it
+                continue
             seen = late.job.run, late.job.attempt
             if job is None or job.status is not JobStatus.QUEUED or (job.run, job.attempt) != seen:
                 continue  # the index lags: somebody has claimed it, or another run has begun to wait

@@ -115,7 +115,7 @@ def _wired() -> Publish:
     cache = f"s3://{wiring.setting(keys.ENV_CACHE_BUCKET)}/{wiring.setting(keys.ENV_CACHE_PREFIX, '')}"
     rechecks = SqsRechecks(wiring.sqs_client(), wiring.setting(keys.ENV_INTAKE_QUEUE_URL))
     told = frozenset(wiring.setting(keys.ENV_EVENT_STATUSES).split(","))
-    return Publish(bus, unreadable, wiring.control_table(), rechecks, told, cache, log)
+    return Publish(bus, unreadable, wiring.control_table(log), rechecks, told, cache, log)
 
 
 _publish: Publish | None = None

@@ -1025,8 +1025,8 @@ OWN: Final = (
         "shares: each priority has come to a place of its own",
         0,
         CONTROL_TABLE,
-        "takewhile(lambda entry: entry.rank.startswith(level), map(self._read.queued, entries))",
-        "takewhile(lambda entry: bool(entry.rank), map(self._read.queued, entries))",
+        "takewhile(lambda entry: entry.rank.startswith(level), self._legible(self._read.queued, entries))",
+        "takewhile(lambda entry: bool(entry.rank), self._legible(self._read.queued, entries))",
     ),
     Guard(
         "shares: an empty queue has come to where the furthest tenant is",

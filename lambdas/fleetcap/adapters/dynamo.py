@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 from fleetcap import keys, limits
 from fleetcap.adapters.control_table import Reply, StoredControlTable
 from fleetcap.model import Job
+from fleetcap.ports import Log
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -136,10 +137,10 @@ def _refusal(error: ClientError) -> Reply:
 class DynamoControlTable(StoredControlTable):
     """ports.ControlTable on one DynamoDB table."""
 
-    def __init__(self, client: DynamoDBClient, table: str) -> None:
+    def __init__(self, client: DynamoDBClient, table: str, log: Log | None = None) -> None:
         self._dynamo = DynamoItems(client, table)
-        super().__init__(self._dynamo)
+        super().__init__(self._dynamo, log=log)
 
     def jobs(self, job_keys: Sequence[str]) -> list[Job]:
         """Those of the jobs that exist, strongly consistent; for onlookers, not for deciders."""
-        return [keys.job_from(item) for item in self._dynamo.batch([keys.job_key(key) for key in job_keys])]
+        return list(self._legible(keys.job_from, self._dynamo.batch([keys.job_key(key) for key in job_keys])))
