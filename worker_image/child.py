@@ -153,6 +153,7 @@ class Run(NamedTuple):
 
 
 def _assigned(assignment: dict[str, Any], speaker: Speaker) -> Run:
+    assignment = stored.unsaid(Assignment) | assignment
     catalog.declare(os.environ.get(keys.ENV_PROCESSORS, ""))
     processor = found(assignment["processor"])
     if refusal := catalog.refusal(catalog.PROCESSORS[processor.name], assignment["params"]):
@@ -253,7 +254,7 @@ def main() -> NoReturn:
     speaker = Speaker(_own_stdout())
     code = 1
     try:
-        _carry_out(_assigned(stored.unsaid(Assignment) | json.load(sys.stdin), speaker))
+        _carry_out(_assigned(json.load(sys.stdin), speaker))
         speaker.say("done")
         code = 0
     except Exception as error:

@@ -145,7 +145,7 @@ class Worker:
         self.alive_at = self._clock.now()
         self._try(self._beat)
         if self._claim:
-            self._try(self._settle_claim, self._claim)
+            self._try(self._settle_claim, self._claim, lane=self._claim.holder.lane)
         if self._draining():
             self._give_back()
         for number in list(self._lanes):
@@ -178,14 +178,14 @@ class Worker:
         return trouble.again_at if trouble else 0.0
 
     def _failed(self, step: str, lane: int = -1) -> None:
-        """Have a step that failed wait. One for a job that runs begins at the loop's rhythm and stays in the fence's.
+        """Have a step that failed wait. The bound is far below the two minutes after which a worker counts as silent.
 
-        The bound is far below the two minutes in which a worker that was not heard of is given up.
+        A step for a job in hand waits as long as the loop at first, and never, a quarter late, longer than a fence may.
         """
         now, jitter = self._clock.now(), self._clock.uniform(0, 1)
         first_s, longest_s = self._settings.look_s, limits.NO_ANSWER_MAX_S
         if lane >= 0:
-            first_s, longest_s = limits.SUPERVISE_S, min(self._settings.fence_check_s, longest_s)
+            first_s, longest_s = limits.SUPERVISE_S, min(self._settings.fence_check_s / 1.25, longest_s)
         trouble = self._troubles.setdefault((step, lane), _Trouble())
         trouble.again_at = backoff.due_at(now, first_s, longest_s, trouble.failures, jitter)
         trouble.failures += 1

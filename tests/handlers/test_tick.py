@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from fleetcap import jobs, limits
+from fleetcap import jobs, keys, limits
+from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.model import (
     Doubt,
@@ -15,6 +16,7 @@ from fleetcap.model import (
     JobStatus,
     NotStarted,
     Pool,
+    Request,
     Slot,
     SlotState,
     TaskStatus,
@@ -329,3 +331,58 @@ def test_a_run_is_not_given_up_for_the_waiting_of_the_one_before(
     monkeypatch.setattr(fleet.table, "queued", lambda *_: [old.as_queued])  # the index lags
     tick.handle(replace(fleet, pools=pools))
     assert status(fleet) is JobStatus.QUEUED
+
+
+# --- items that cannot be read
+
+
+def spoilt(fleet: Fleet, key: str, **attributes: object) -> None:
+    """A job's item as a mishap, or a later version, may have left it; None takes an attribute away."""
+    assert isinstance(fleet.table, DynamoControlTable)
+    items = fleet.table._dynamo
+    item = items.get(keys.job_key(key))
+    assert item
+    wrong = {name: value for name, value in {**item, **attributes}.items() if value is not None}
+    assert items.put(keys.Put("", wrong, keys.WHATEVER)).accepted
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"request": "{"}, {"v": 2}, {"queued_at": None}, {"holder": "?"}, {"run": "x", "request": None}], ids=str
+)
+def test_jobs_that_cannot_be_read_stop_no_step_and_keep_nobody_waiting(
+    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines, wrong: dict[str, object]
+) -> None:
+    """One QUEUED, one RUNNING, one WAITING; beside each a sound one for which the tick has to do the same."""
+    assert isinstance(fleet.table, DynamoControlTable)
+    table = DynamoControlTable(fleet.table._dynamo._client, "control", lines)
+    fleet = replace(fleet, table=table)
+    gone = work(fleet, clock)
+    for key in ("orphan/bad", "orphan/good"):
+        assert table.claim(queue(fleet, clock, key), Holder(gone.lease), clock.now(), clock.unique())
+    assert table.release(gone.lease, gone.arn, clock.now(), "proof", 0.0, clock.unique())
+    for key in ("queued/bad", "queued/good"):
+        queue(fleet, clock, key)
+    for key in ("waiting/bad", "waiting/good"):
+        request = Request("s3://input/a.bam", "bam", depends_on=("a",))
+        now = clock.now()
+        waiting = Job(key, 1, JobStatus.WAITING, "default", 5, request, rank=key, queued_at=now, due_at=now)
+        assert table.put(waiting, None, clock.unique())
+    a = table.job("a")
+    assert a
+    assert table.finish(a, JobStatus.COMPLETED, clock.now(), "", (), clock.unique())
+    for key in ("orphan/bad", "queued/bad", "waiting/bad"):
+        spoilt(fleet, key, **wrong)
+    clock.sleep(limits.DISPATCH_DEADLINE_S + 1)
+    queue(fleet, clock, "young")
+    pool = replace(fleet.pools["default"], waiting_limit_s=limits.DISPATCH_DEADLINE_S)
+    fleet = replace(fleet, pools={"default": pool})
+    for _ in range(3):
+        tick.handle(fleet)
+        clock.sleep(60)
+    assert not lines.of("tick failed")
+    assert status(fleet, "queued/good") is JobStatus.FAILED  # it waited too long
+    assert status(fleet, "waiting/good") is not JobStatus.WAITING
+    assert status(fleet, "orphan/good") is not JobStatus.RUNNING
+    assert tasks.calls
+    assert {"orphan/bad", "queued/bad", "waiting/bad"} >= {line["key"] for line in lines.of("unreadable")}
+    assert len(lines.of("unreadable")) == len({line["error"] for line in lines.of("unreadable")})

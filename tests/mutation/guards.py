@@ -651,7 +651,8 @@ RULES: Final = (
         "rule 11: a claim without an answer is repeated",
         11,
         WORKER,
-        "        if self._claim:\n            self._try(self._settle_claim, self._claim)\n",
+        "        if self._claim:\n"
+        "            self._try(self._settle_claim, self._claim, lane=self._claim.holder.lane)\n",
         "        self._claim = None\n",
     ),
     Guard(

@@ -14,6 +14,7 @@ from fleetcap.model import Pool
 from fleetcap.sources import SourceRules
 from stacks.config import SOURCE_HOSTS_MAX_CHARS, TENANT_WEIGHTS_MAX_CHARS, PoolConfig
 from stacks.control import POOL_POLICY
+from stacks.worker import ENV_WORKER_KNOBS
 from tests.stacks.conftest import Synthesized, name_of
 from worker_image.worker import Settings
 

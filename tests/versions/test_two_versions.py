@@ -47,6 +47,8 @@ from fleetcap.sources import SourceRules
 from local.memory.items import MemoryItems
 from tests.examples import NOW
 from tests.fakes import Lines
+from worker_image import child, children
+from worker_image.child import Speaker
 from worker_image.worker import Settings
 
 BEFORE: Final[dict[str, Any]] = json.loads((Path(__file__).parent / "written_before.json").read_text())
@@ -295,7 +297,7 @@ KINDS: Final = {
     ),
     "rejected message": Kind(_rejected, _reject, ("too large", "{}"), ("reason", "body", "message_id", "truncated")),
 }
-"""What lies somewhere while versions change, and is read again. A worker's task is in tests/worker."""
+"""What lies somewhere while versions change, and is read again."""
 
 
 def sample(kind: str) -> Mapping[str, Any]:
@@ -340,6 +342,23 @@ def test_a_declared_processor_is_read_in_both_directions() -> None:
     assert _processors(before) == _processors({**before, "of_the_next": 1}) == wordcount
     assert _processors(stored.told(wordcount)) == wordcount
     assert stored.told(wordcount).keys() <= before.keys()
+
+
+@pytest.mark.parametrize("kind", ["task", "plain task"])
+def test_a_childs_task_is_read_in_both_directions(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[dict[str, Any]] = []
+    monkeypatch.setattr(children, "start_child", lambda _command, task, *_: told.append(json.loads(task)))
+    rules = SourceRules(["mirror.org"], {"b": "1"}, ["b"])
+    starter = children.ProcessChildren(
+        cache_bucket="cache", base_dir=tmp_path, cache_prefix="x/", source_hosts=["h.org"], source_rules=rules
+    )
+    plain = Assignment("id-1", "plain", 1, "s3://bucket/a.bam", "bam", "", {})
+    starter.start(ASSIGNED if kind == "task" else plain)
+    here = {"work_dir": str(tmp_path / "work"), "params": {}}
+    before, now = (child._assigned({**task, **here, "of_the_next": 1}, Speaker(1)) for task in (BEFORE[kind], told[0]))
+    assert before.assignment == now.assignment
+    assert now.since == BEFORE[kind]["since"]
+    assert told[0].keys() <= BEFORE[kind].keys()
 
 
 # --- the request, which rides in the job as text
