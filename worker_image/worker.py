@@ -204,7 +204,7 @@ class Worker:
             return limits.SUPERVISE_S
         due_at = max(self._beat_at, self._again_at(self._beat.__name__))
         if self._vouched_for:
-            due_at = min(due_at, max(self._look_at, self._again_at(self._look.__name__)))
+            due_at = min(due_at, max(self._look_due_at, self._again_at(self._look.__name__)))
         return min(max(due_at - self._clock.now(), 0.01), self._settings.look_s)
 
     def _say(self, event: str, job: Job, **fields: object) -> None:
@@ -238,12 +238,17 @@ class Worker:
         """Take jobs while lanes are free."""
         while free := self._free_lane():
             now = self._clock.now()
-            if now < max(self._look_at, self._again_at(_START)):
+            if now < self._look_due_at:
                 return
             if not self._take_one(free.lane, now):
                 jitter = self._clock.uniform(0.8, 1.2)
                 self._look_at = self._clock.now() + self._settings.look_s * jitter
                 return
+
+    @property
+    def _look_due_at(self) -> float:
+        """When to look for a job: not at once where the last one's process could not be started."""
+        return max(self._look_at, self._again_at(_START))
 
     def _free_lane(self) -> Holder | None:
         numbers = range(self._settings.jobs_per_worker)
