@@ -20,7 +20,7 @@ from botocore.config import Config as ClientConfig
 from botocore.exceptions import BotoCoreError, ClientError
 
 from cli.clouds import checked_name, state
-from fleetcap import catalog, keys
+from fleetcap import catalog, keys, stored
 from fleetcap.adapters.cache import S3Cache
 from fleetcap.adapters.survey import Survey
 from fleetcap.model import Pool
@@ -107,7 +107,7 @@ class Target:
     @cached_property
     def table(self) -> Survey:
         """The control table."""
-        return Survey(self.client("dynamodb"), self.output("TableName"))
+        return Survey(self.client("dynamodb"), self.output("TableName"), _tell)
 
     @cached_property
     def settings(self) -> Mapping[str, str]:
@@ -119,7 +119,7 @@ class Target:
     @cached_property
     def pools(self) -> dict[str, Pool]:
         """The pools by name."""
-        return {pool["name"]: Pool(**pool) for pool in json.loads(self.settings[keys.ENV_POOLS])}
+        return {pool["name"]: stored.known(Pool, pool) for pool in json.loads(self.settings[keys.ENV_POOLS])}
 
     @property
     def source_hosts(self) -> frozenset[str]:
@@ -147,6 +147,11 @@ class Target:
         return groups
 
 
+def _tell(event: str, **fields: object) -> None:
+    """What the table has to say beside its answers is for whoever asked, and no part of the output."""
+    typer.echo(f"{event}: {fields['error']}", err=True)
+
+
 @contextmanager
 def reached(name: str | None, stack: str | None) -> Iterator[Target]:
     """The deployment that is meant. Whatever AWS refuses there is told as one sentence that names it."""
@@ -158,6 +163,8 @@ def reached(name: str | None, stack: str | None) -> Iterator[Target]:
         yield target
     except (BotoCoreError, ClientError) as error:
         raise Failed(f"{target.told}: {said(error)}") from error
+    except keys.Unreadable as error:
+        raise Failed(f"{target.told}: {error}") from error
     except BrokenPipeError:  # whoever read our output has enough
         raise
     except OSError as error:

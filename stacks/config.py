@@ -205,7 +205,9 @@ class Config:
     @property
     def declared_processors(self) -> str:
         """The deployment's own processors as `catalog.declare` reads them; empty where it has none."""
-        declared = [asdict(processor) for processor in self.processors]
+        declared = [
+            {name: value for name, value in asdict(processor).items() if value} for processor in self.processors
+        ]
         return json.dumps(declared, separators=(",", ":")) if declared else ""
 
     @property

@@ -202,7 +202,8 @@ def _repository_arn(image: str) -> str:
 
 
 def _environment(pool: PoolConfig, config: Config, state: State, image: str) -> dict[str, str]:
-    knobs = {"pool": pool.name, "image": image} | {knob: getattr(pool, knob) for knob in ENV_WORKER_KNOBS}
+    usual = PoolConfig()
+    knobs = {knob: getattr(pool, knob) for knob in ENV_WORKER_KNOBS if getattr(pool, knob) != getattr(usual, knob)}
     return (
         {
             keys.ENV_TABLE: state.table.table_name,
@@ -210,7 +211,7 @@ def _environment(pool: PoolConfig, config: Config, state: State, image: str) -> 
             keys.ENV_CACHE_PREFIX: config.cache_prefix,
             keys.ENV_SOURCE_HOSTS: ",".join(config.source_hosts),
             keys.ENV_SOURCE_RULES: json.dumps(_source_rules(config), separators=(",", ":")),
-            keys.ENV_WORKER: json.dumps(knobs, separators=(",", ":")),
+            keys.ENV_WORKER: json.dumps({"pool": pool.name, "image": image, **knobs}, separators=(",", ":")),
             ENV_APP_ID: f"{config.name}-worker",
         }
         | declared_processors(config)
@@ -229,12 +230,13 @@ def declared_processors(config: Config) -> dict[str, str]:
 
 
 def _source_rules(config: Config) -> dict[str, object]:
-    """What `fleetcap.sources.SourceRules` is made of."""
-    return {
+    """What `fleetcap.sources.SourceRules` is made of, without what there is none of."""
+    rules: dict[str, object] = {
         "private_hosts": config.private_source_hosts,
         "owners": dict(entry.split("=") for entry in config.source_bucket_owners),
         "requester_pays": config.requester_pays_buckets,
     }
+    return {name: rule for name, rule in rules.items() if rule}
 
 
 def _health_check() -> ecs.HealthCheck:

@@ -151,7 +151,7 @@ def test_nothing_is_told_of(old: keys.Item | None, new: keys.Item | None) -> Non
 
 @pytest.mark.parametrize("lacking", ["status", "run", "request"])
 def test_an_image_that_is_no_job_is_an_error_and_no_event(lacking: str) -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(keys.Unreadable):
         state_change(None, {name: value for name, value in QUEUED_ITEM.items() if name != lacking}, CACHE)
 
 

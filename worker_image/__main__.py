@@ -12,7 +12,7 @@ from types import FrameType
 
 import urllib3
 
-from fleetcap import keys, limits, wiring
+from fleetcap import keys, limits, stored, wiring
 from fleetcap.adapters.system import LineLog, SystemClock
 from fleetcap.model import Lease
 from fleetcap.sources import SourceRules
@@ -24,13 +24,15 @@ from worker_image.worker import Settings, Worker
 def main() -> int:
     """Run one worker until it leaves. 0: it left in order."""
     lease = Lease.parse(wiring.setting(keys.ENV_LEASE))
-    settings = Settings(**json.loads(wiring.setting(keys.ENV_WORKER)))
+    settings = stored.known(Settings, json.loads(wiring.setting(keys.ENV_WORKER)))
     log = LineLog(wiring.setting(keys.ENV_METRICS, ""), lease=str(lease))
     clock = SystemClock()
     draining = _on_signals()
     children = _children(settings)
     children.settle()
-    worker = Worker(lease, _task_arn(), settings, wiring.control_table(), children, clock, log, lambda: bool(draining))
+    worker = Worker(
+        lease, _task_arn(), settings, wiring.control_table(log), children, clock, log, lambda: bool(draining)
+    )
     wanted = int(wiring.setting(keys.ENV_HEALTH_PORT, str(limits.HEALTH_PORT)))
     port = serve(lambda: worker.serving and clock.now() - worker.alive_at < limits.SILENT_S, wanted)
     log("serving", health_port=port)
@@ -65,7 +67,7 @@ def _children(settings: Settings) -> ProcessChildren:
         cache_bucket=wiring.setting(keys.ENV_CACHE_BUCKET),
         cache_prefix=wiring.setting(keys.ENV_CACHE_PREFIX, ""),
         source_hosts=sorted(wiring.source_hosts()),
-        source_rules=SourceRules(**json.loads(wiring.setting(keys.ENV_SOURCE_RULES, "{}"))),
+        source_rules=stored.known(SourceRules, json.loads(wiring.setting(keys.ENV_SOURCE_RULES, "{}"))),
         sort_memory_mb=settings.sort_memory_mb,
         sort_threads=settings.sort_threads,
         pool=settings.pool,

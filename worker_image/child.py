@@ -20,9 +20,10 @@ from typing import Any, Final, NamedTuple, NoReturn
 import boto3
 from botocore.config import Config
 
-from fleetcap import catalog, keys, limits
+from fleetcap import catalog, keys, limits, stored
 from fleetcap.adapters.cache import S3Cache, Standing
 from fleetcap.model import Artifact
+from fleetcap.ports import Assignment
 from fleetcap.sources import file_name
 from worker_image.download import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Downloader, downloader_for
 from worker_image.errors import TransientError, scrubbed, shortage
@@ -152,6 +153,7 @@ class Run(NamedTuple):
 
 
 def _assigned(assignment: dict[str, Any], speaker: Speaker) -> Run:
+    assignment = stored.unsaid(Assignment) | assignment
     catalog.declare(os.environ.get(keys.ENV_PROCESSORS, ""))
     processor = found(assignment["processor"])
     if refusal := catalog.refusal(catalog.PROCESSORS[processor.name], assignment["params"]):

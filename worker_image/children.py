@@ -12,11 +12,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Final
 
-from fleetcap import limits
+from fleetcap import limits, stored
 from fleetcap.model import Artifact
 from fleetcap.ports import Assignment, ChildReport, Failure, Progress
 from fleetcap.scrub import scrubbed
@@ -57,7 +57,7 @@ class ProcessChildren:
             "cache_bucket": cache_bucket,
             "cache_prefix": cache_prefix,
             "source_hosts": list(source_hosts),
-            "source_rules": asdict(source_rules or SourceRules()),
+            "source_rules": stored.told(source_rules or SourceRules()),
             "sort_memory_mb": sort_memory_mb,
             "sort_threads": sort_threads,
             "pool": pool,
@@ -71,7 +71,7 @@ class ProcessChildren:
     def start(self, assignment: Assignment) -> ProcessChild:
         """Start the job's child. Raises OSError where the machine has no process or no directory to give."""
         work = self._directories.make(assignment.attempt)
-        task = {**asdict(assignment), "params": dict(assignment.params), **self._settings, "work_dir": str(work)}
+        task = {**stored.told(assignment), **self._settings, "work_dir": str(work)}
         try:
             command = [sys.executable, "-m", "worker_image.child"]
             return start_child(command, json.dumps(task), work, self._directories)

@@ -23,7 +23,7 @@ from urllib3.connection import HTTPSConnection
 from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
 
-from fleetcap import limits
+from fleetcap import limits, stored
 from fleetcap.sources import SourceRules, https_host, is_ip, is_public
 from worker_image.errors import TransientError
 from worker_image.processors.base import InputError
@@ -387,6 +387,6 @@ def _shown(source: str) -> str:
 
 def downloader_for(s3: S3Client, task: Mapping[str, Any]) -> Downloader:
     """The downloader of a job's process, by the settings that `ProcessChildren` put into its task."""
-    rules = SourceRules(**task.get("source_rules", {}))
+    rules = stored.known(SourceRules, task.get("source_rules", {}))
     room = Room(task["pool"], task["disk_gib"]) if "disk_gib" in task else None
     return Downloader(s3, task["source_hosts"], rules, room)

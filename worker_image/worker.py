@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
-from fleetcap import jobs, limits
-from fleetcap.decide import retry
+from fleetcap import jobs, keys, limits
+from fleetcap.decide import backoff, retry
 from fleetcap.model import Artifact, FailureClass, Flags, Holder, Job, JobStatus, Lease, Mode, Pool, Queued
 from fleetcap.ports import Assignment, Child, Children, Clock, ControlTable, Log, Progress
 
@@ -33,6 +34,10 @@ class Settings:
     disk_gib: int = limits.DISK_GIB
     keep_failed_dirs: int = 0
     image: str = ""
+
+
+_START: Final = "start"
+"""The name under which it is noted that a job's process could not be started."""
 
 
 class FenceLost(Exception):
@@ -64,6 +69,14 @@ class _Lane:
     def kill(self) -> None:
         if self.child:
             self.child.kill()
+
+
+@dataclass
+class _Trouble:
+    """A step that has failed, how often in a row, and when it is taken again."""
+
+    failures: int = 0
+    again_at: float = 0.0
 
 
 @dataclass
@@ -100,6 +113,8 @@ class Worker:
         self._draining = draining
         self._lanes: dict[int, _Lane] = {}
         self._claim: _Claim | None = None
+        self._troubles: dict[tuple[str, int], _Trouble] = {}
+        self._unreadable: set[Queued] = set()
         self._flags = Flags()
         self._beat_at = self._beaten_at = self._look_at = 0.0
         self._began_at = self._idle_since = clock.now()
@@ -130,23 +145,50 @@ class Worker:
         self.alive_at = self._clock.now()
         self._try(self._beat)
         if self._claim:
-            self._try(self._settle_claim, self._claim)
+            self._try(self._settle_claim, self._claim, lane=self._claim.holder.lane)
         if self._draining():
             self._give_back()
         for number in list(self._lanes):
-            self._try(self._watch, number)
+            self._watch(number)
         if self.serving and self._vouched_for and not self._claim:
             self._try(self._look)
         return self._reason_to_leave()
 
-    def _try(self, step: Callable[..., object], *args: object) -> None:
-        """Take a step; where the table does not answer, what was begun is repeated on the next round."""
+    def _try(self, step: Callable[..., object], *args: object, lane: int = -1) -> None:
+        """Take a step; where the table does not answer, what was begun is repeated on a later round.
+
+        Later and later, while it fails: each call that fails is a line of the log, and a load on what is in trouble.
+        """
+        name = step.__name__, lane
+        if self._clock.now() < self._again_at(*name):
+            return
         try:
             step(*args)
         except FenceLost:
             raise
         except Exception as error:
             self._log("no answer", step=step.__name__, error=repr(error))
+            self._failed(*name)
+        else:
+            self._troubles.pop(name, None)
+
+    def _again_at(self, step: str, lane: int = -1) -> float:
+        """When a step may be taken; 0 for one that did not fail last time."""
+        trouble = self._troubles.get((step, lane))
+        return trouble.again_at if trouble else 0.0
+
+    def _failed(self, step: str, lane: int = -1) -> None:
+        """Have a step that failed wait. The bound is far below the two minutes after which a worker counts as silent.
+
+        A step for a job in hand waits as long as the loop at first, and never, a quarter late, longer than a fence may.
+        """
+        now, jitter = self._clock.now(), self._clock.uniform(0, 1)
+        first_s, longest_s = self._settings.look_s, limits.NO_ANSWER_MAX_S
+        if lane >= 0:
+            first_s, longest_s = limits.SUPERVISE_S, min(self._settings.fence_check_s / 1.25, longest_s)
+        trouble = self._troubles.setdefault((step, lane), _Trouble())
+        trouble.again_at = backoff.due_at(now, first_s, longest_s, trouble.failures, jitter)
+        trouble.failures += 1
 
     def _reason_to_leave(self) -> str | None:
         if self._lanes or self._claim:
@@ -160,8 +202,10 @@ class Worker:
     def _pause(self) -> float:
         if self._lanes or self._claim:
             return limits.SUPERVISE_S
-        now = self._clock.now()
-        return min(max(self._look_at - now, 0.01), max(self._beat_at - now, 0.01), self._settings.look_s)
+        due_at = max(self._beat_at, self._again_at(self._beat.__name__))
+        if self._vouched_for:
+            due_at = min(due_at, max(self._look_due_at, self._again_at(self._look.__name__)))
+        return min(max(due_at - self._clock.now(), 0.01), self._settings.look_s)
 
     def _say(self, event: str, job: Job, **fields: object) -> None:
         """Log a line about an attempt, with all that it is found by."""
@@ -194,12 +238,17 @@ class Worker:
         """Take jobs while lanes are free."""
         while free := self._free_lane():
             now = self._clock.now()
-            if now < self._look_at:
+            if now < self._look_due_at:
                 return
             if not self._take_one(free.lane, now):
                 jitter = self._clock.uniform(0.8, 1.2)
                 self._look_at = self._clock.now() + self._settings.look_s * jitter
                 return
+
+    @property
+    def _look_due_at(self) -> float:
+        """When to look for a job: not at once where the last one's process could not be started."""
+        return max(self._look_at, self._again_at(_START))
 
     def _free_lane(self) -> Holder | None:
         numbers = range(self._settings.jobs_per_worker)
@@ -214,7 +263,7 @@ class Worker:
                 return False
             first = int(self._clock.uniform(0, min(len(ahead), limits.LOOK_SPREAD)))
             for entry in ahead[first:] + ahead[:first]:
-                if self._take(entry, lane):
+                if entry not in self._unreadable and self._take(entry, lane):
                     return True
             tried.update(entry.key for entry in ahead)
             if len(tried) < limit:
@@ -222,7 +271,11 @@ class Worker:
         return False
 
     def _take(self, entry: Queued, lane: int) -> bool:
-        job = self._table.job(entry.key)
+        try:
+            job = self._table.job(entry.key)
+        except keys.Unreadable:  # the table has told of it; it is left to whoever knows what it says
+            self._unreadable.add(entry)
+            return False
         if job is None or job.status is not JobStatus.QUEUED or job.attempt != entry.attempt:
             return False  # the index lags
         self._claim = _Claim(job, Holder(self._lease, lane), self._clock.unique())
@@ -245,6 +298,9 @@ class Worker:
         except Exception as error:  # whatever it is, the job must not stay in a lane where nothing runs
             self._say("no child", job, error=repr(error))
             self._end(lane, FailureClass.FAILED, "internal: the job's process could not be started")
+            self._failed(_START)
+        else:
+            self._troubles.pop((_START, -1), None)
         return True
 
     # --- running jobs
@@ -253,16 +309,28 @@ class Worker:
         """Hear the job's process, keep its heartbeat and fence, and write its end."""
         lane = self._lanes[number]
         if not lane.ending:
-            self._hear(lane)
-        if not lane.ending and not self._still_ours(lane):
+            self._try(self._hear, lane, lane=number)
+        if not lane.ending:
+            self._try(self._check, number, lane=number)
+        if lane.ending:
+            self._try(self._close, number, lane.ending, lane=number)
+
+    def _check(self, number: int) -> None:
+        """Stop working for a job that is not ours any more."""
+        lane = self._lanes[number]
+        if not self._still_ours(lane):
             self._say("job lost", lane.job)
             lane.kill()
             self._free(number)
-        elif lane.ending and self._write_end(lane, lane.ending):
+
+    def _close(self, number: int, ending: _Ending) -> None:
+        """Free the lane once the end is written."""
+        if self._write_end(self._lanes[number], ending):
             self._free(number)
 
     def _free(self, number: int) -> None:
         lane = self._lanes.pop(number)
+        self._troubles = {name: trouble for name, trouble in self._troubles.items() if name[1] != number}
         if lane.child:
             self._relay(lane.job, lane.child.report().lines)  # its last words, should we have stopped it
         self._idle_since = self._clock.now()

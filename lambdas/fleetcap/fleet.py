@@ -302,7 +302,10 @@ class Fleet:
         standing, now = self.look(pool, whole=True), self.clock.now()
         late_ones = deadlines.overdue(standing.pool, standing.slots, queued, now)[: limits.OVERDUE_PER_TICK]
         for late in self.time.each(late_ones):
-            job = self.table.job(late.job.key)
+            try:
+                job = self.table.job(late.job.key)
+            except keys.Unreadable:  # the table has told of it
+                continue
             seen = late.job.run, late.job.attempt
             if job is None or job.status is not JobStatus.QUEUED or (job.run, job.attempt) != seen:
                 continue  # the index lags: somebody has claimed it, or another run has begun to wait

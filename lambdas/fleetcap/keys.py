@@ -14,13 +14,13 @@ from __future__ import annotations
 import json
 import re
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from functools import lru_cache
-from typing import Any, Final
+from functools import lru_cache, wraps
+from typing import Any, Final, TypeVar
 
-from fleetcap import limits
+from fleetcap import limits, stored
 from fleetcap.model import (
     Attempt,
     FailureClass,
@@ -86,7 +86,9 @@ OPEN_RANK: Final = "open_rank"
 OPEN_PROJECTION: Final = ("pool", "run", "attempt", "holder", "queued_at", "due_at")
 OP: Final = "op"
 SCHEMA: Final = "v"
+"""On a job: what its reader has to know, 1 where it says nothing. A field that nobody may pass over raises it."""
 SCHEMA_VERSION: Final = 1
+"""What this reader knows."""
 JOB_SK: Final = "JOB"
 POOL_SK: Final = "POOL"
 RESERVATION_SK: Final = "RESERVATION#"
@@ -99,6 +101,32 @@ RECHECK: Final = "recheck"
 
 Item = Mapping[str, Any]
 """An item as Python values: str, int, Decimal, bool, list."""
+T = TypeVar("T")
+
+
+class Unreadable(ValueError):
+    """An item that this version cannot read: it is malformed, or says what only a later version knows.
+
+    `key` is a job's workflow key, or where any other item lies.
+    """
+
+    def __init__(self, item: Item, why: str) -> None:
+        pk, sk = (str(item.get(name)) for name in (TABLE_PK, TABLE_SK))
+        self.key = pk.removeprefix("JOB#") if pk.startswith("JOB#") else f"{pk}/{sk}"
+        super().__init__(f"{self.key} cannot be read: {why}")
+
+
+def _whole(read: Callable[[Item], T]) -> Callable[[Item], T]:
+    """The reader, which raises Unreadable and nothing else."""
+
+    @wraps(read)
+    def reading(item: Item) -> T:
+        try:
+            return read(item)
+        except Exception as error:
+            raise Unreadable(item, repr(error)) from error
+
+    return reading
 
 
 def bank_pk(pool: str, bank: int) -> str:
@@ -214,9 +242,10 @@ def _seconds(value: float) -> Decimal:
 
 def slot_item(slot: SlotId, now: float) -> dict[str, Any]:
     """A new slot. Its generation starts at the clock, so that a table made anew never repeats an old fence."""
-    return {**slot_key(slot), SCHEMA: SCHEMA_VERSION, "state": SlotState.EMPTY.value, "generation": int(now)}
+    return {**slot_key(slot), "state": SlotState.EMPTY.value, "generation": int(now)}
 
 
+@_whole
 def slot_from(item: Item) -> Slot:
     """Read a slot."""
     pool = item[TABLE_PK].split("#")[1]
@@ -251,13 +280,14 @@ def slot_from(item: Item) -> Slot:
     )
 
 
+@_whole
 def override_from(item: Item) -> Override:
     """Read what was said of a pool at run time."""
     whole = {name: int(item[name]) for name in ("cap", "min_workers", "warm_workers") if name in item}
     return Override(
         version=int(item.get("version", 0)),
         budget_task_hours=float(item["budget_task_hours"]) if "budget_task_hours" in item else None,
-        mode=Mode(item.get("mode", Mode.OPEN.value)),
+        mode=_mode(item.get("mode", Mode.OPEN.value)),
         reason=item.get("reason", ""),
         cap_max=int(item.get("cap_max", 0)),
         banks=int(item.get("banks", 1)),
@@ -265,6 +295,12 @@ def override_from(item: Item) -> Override:
     )
 
 
+def _mode(said: str) -> Mode:
+    """One that only a later version knows is not open: nothing begins, and nothing is ended for it."""
+    return Mode(said) if said in set(Mode) else Mode.PAUSED
+
+
+@_whole
 def reservation_from(item: Item) -> Reservation:
     """Read a reservation."""
     return Reservation(
@@ -280,7 +316,6 @@ def job_item(job: Job, op: str) -> dict[str, Any]:
     """A job as its run begins, or as it is recorded when the cache held its result already."""
     item: dict[str, Any] = {
         **job_key(job.key),
-        SCHEMA: SCHEMA_VERSION,
         OP: op,
         "status": job.status.value,
         "run": job.run,
@@ -293,8 +328,9 @@ def job_item(job: Job, op: str) -> dict[str, Any]:
         "due_at": _seconds(job.due_at),
         OPEN_RANK: job.rank,
         "changes": job.changes,
-        "correlation_id": job.correlation_id,
     }
+    if job.correlation_id:
+        item["correlation_id"] = job.correlation_id
     if job.since:
         item["since"] = _seconds(job.since)
     if job.tenant:
@@ -302,7 +338,7 @@ def job_item(job: Job, op: str) -> dict[str, Any]:
     if job.ended:
         return {
             **item,
-            "artifacts": list(job.artifacts),
+            **({"artifacts": list(job.artifacts)} if job.artifacts else {}),
             "ended_at": _seconds(job.ended_at),
             TTL: int(job.ended_at) + limits.FINISHED_JOB_TTL_S,
         }
@@ -314,23 +350,15 @@ def job_item(job: Job, op: str) -> dict[str, Any]:
 def _request(text: str) -> Request:
     """A busy worker reads the same job every few seconds."""
     said = json.loads(text)
-    parents = tuple(said.pop(_PARENTS, ()))
-    choice = OnParentFailure(said.pop(_CHOICE, OnParentFailure.FAIL))
-    return Request(**said, depends_on=parents, on_parent_failure=choice)
+    said["depends_on"] = tuple(said.get("depends_on", ()))
+    if "on_parent_failure" in said:
+        said["on_parent_failure"] = OnParentFailure(said["on_parent_failure"])
+    return stored.known(Request, said)
 
 
 def _request_text(request: Request) -> str:
-    """Without what only a dependent says: most jobs are none, and every write of a job pays by its size."""
-    said = asdict(request)
-    if not request.depends_on:
-        del said[_PARENTS], said[_CHOICE]
-    said = {name: value for name, value in said.items() if value or name not in _OF_ARRAYS}
-    return json.dumps(said, separators=(",", ":"))
-
-
-_PARENTS: Final = "depends_on"
-_CHOICE: Final = "on_parent_failure"
-_OF_ARRAYS: Final = frozenset({"array", "first", "step", "part_of"})
+    """Every write of a job pays by its size."""
+    return json.dumps(stored.told(request), separators=(",", ":"))
 
 
 def _attempt_item(attempt: Attempt) -> dict[str, Any]:
@@ -347,7 +375,7 @@ def _attempt_item(attempt: Attempt) -> dict[str, Any]:
 def _attempt(item: Item) -> Attempt:
     return Attempt(
         int(item["number"]),
-        FailureClass(item["class"]),
+        _failure_class(item["class"]),
         item["reason"],
         item["task"],
         float(item["began_at"]),
@@ -355,8 +383,16 @@ def _attempt(item: Item) -> Attempt:
     )
 
 
+def _failure_class(said: str) -> FailureClass:
+    """One that only a later version knows counts like an attempt that failed by itself."""
+    return FailureClass(said) if said in set(FailureClass) else FailureClass.FAILED
+
+
+@_whole
 def job_from(item: Item) -> Job:
     """Read a job."""
+    if (version := item.get(SCHEMA, SCHEMA_VERSION)) > SCHEMA_VERSION:
+        raise ValueError(f"it is written for version {version}, and this one knows {SCHEMA_VERSION}")
     holder = item.get("holder", "")
     return Job(
         key=item[TABLE_PK].removeprefix("JOB#"),
@@ -405,7 +441,7 @@ def _passed(said: Sequence[Any]) -> Passed:
 
 def edge_item(parent: str, dependent: str, now: float) -> dict[str, Any]:
     """That a job may wait for another. It says no more: whether it does stands on the dependent."""
-    return {TABLE_PK: edges_pk(parent), TABLE_SK: dependent, SCHEMA: SCHEMA_VERSION, TTL: int(now) + limits.EDGE_TTL_S}
+    return {TABLE_PK: edges_pk(parent), TABLE_SK: dependent, TTL: int(now) + limits.EDGE_TTL_S}
 
 
 def dependent_from(item: Item) -> str:
@@ -413,6 +449,7 @@ def dependent_from(item: Item) -> str:
     return str(item[TABLE_SK])
 
 
+@_whole
 def queued_from(item: Item) -> Queued:
     """Read an index entry of a QUEUED or WAITING job: keys and projected attributes only."""
     return Queued(
@@ -426,6 +463,7 @@ def queued_from(item: Item) -> Queued:
     )
 
 
+@_whole
 def running_from(item: Item) -> Running:
     """Read an index entry of a RUNNING job: keys and projected attributes only."""
     return Running(
@@ -507,8 +545,9 @@ class Write:
         if self.add_strike:
             sets.append("#strikes = if_not_exists(#strikes, :none) + :one")
         sets += [f"#{name} = #{name} + :add_{name}" for name in self.adds]
-        text = "SET " + ", ".join(sets)
-        return text + (" REMOVE " + ", ".join(f"#{name}" for name in self.removes) if self.removes else "")
+        removes = [f"#{name}" for name in self.removes]
+        clauses = {"SET": sets, "REMOVE": removes}
+        return " ".join(f"{verb} {', '.join(parts)}" for verb, parts in clauses.items() if parts)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -779,7 +818,7 @@ def leave_write(lease: Lease, why: str) -> Write:
 
 def keep_write(lease: Lease, keep: bool) -> Write:
     """Ask a worker to stay although it is idle, or no longer."""
-    sets: dict[str, Any] = {"keep": True} if keep else {SCHEMA: SCHEMA_VERSION}
+    sets = {"keep": True} if keep else {}
     condition = at_generation(lease.generation) & SLOT_HELD
     return Write("keep", slot_key(lease.slot), condition, sets, () if keep else ("keep",))
 
@@ -794,7 +833,7 @@ def override_write(pool: str, said: Mapping[str, Any], version: int, op: str) ->
         "override",
         override_key(pool),
         at_version(version),
-        {**sets, "version": version + 1, SCHEMA: SCHEMA_VERSION, OP: op},
+        {**sets, "version": version + 1, OP: op},
         tuple(name for name, value in said.items() if value is None),
     )
 
@@ -806,7 +845,7 @@ def _stored(value: object) -> object:
 def widen_write(pool: str, banks: int) -> Write:
     """So many banks of slots are there; they never become fewer."""
     fewer = Condition("fewer banks are known", "attribute_not_exists(#banks) OR #banks < :known", {":known": banks})
-    return Write("widen", override_key(pool), fewer, {"banks": banks, SCHEMA: SCHEMA_VERSION})
+    return Write("widen", override_key(pool), fewer, {"banks": banks})
 
 
 def reserve_write(reservation: Reservation) -> Put:
@@ -818,7 +857,6 @@ def reserve_write(reservation: Reservation) -> Put:
     )
     item = {
         **reservation_key(reservation.pool, reservation.name),
-        SCHEMA: SCHEMA_VERSION,
         "workers": reservation.workers,
         "until": _seconds(reservation.until),
         "made_at": _seconds(reservation.made_at),
@@ -1003,7 +1041,7 @@ def draw_write(pool: str, priority: int, tenant: str, drawn: int, at: int, cost:
     The first form is refused only where the share has expired since it was read, the second where another intake
     brought the tenant back meanwhile.
     """
-    sets: dict[str, Any] = {SCHEMA: SCHEMA_VERSION, TTL: int(now) + limits.SHARE_TTL_S}
+    sets: dict[str, Any] = {TTL: int(now) + limits.SHARE_TTL_S}
     key = share_key(pool, priority, tenant)
     if drawn >= at:
         return Write("draw", key, EXISTS, sets, adds={"drawn": cost})

@@ -58,7 +58,7 @@ def state_change(old: keys.Item | None, new: keys.Item | None, cache: str) -> St
     """The change between an item's two images, absent where the item was; None where no job changed its status.
 
     `cache` is what stands in front of an artifact's key: `s3://bucket/prefix/`. An item that TTL took away is no
-    change: its run ended long before. Raises KeyError or ValueError for an image that is no job as `keys` writes it.
+    change: its run ended long before. Raises keys.Unreadable for an image that is no job as `keys` writes it.
     """
     if new is None or new[keys.TABLE_SK] != keys.JOB_SK:
         return None

@@ -179,6 +179,8 @@ LOOK_ITEMS: Final = 16
 """How many queued jobs an idle worker reads at a look; it tries them from a random one among the first on."""
 LOOK_SPREAD: Final = 4
 SUPERVISE_S: Final = 0.25
+NO_ANSWER_MAX_S: Final = 5.0
+"""A worker whose calls fail tries again after this at the latest, a quarter early or late."""
 PROGRESS_WRITE_S: Final = 10
 """Progress within a stage is written at most this often; a new stage after at least `STAGE_WRITE_S`."""
 STAGE_WRITE_S: Final = 1.0

@@ -290,9 +290,8 @@ def again(job: Job, force: bool = False) -> dict[str, Any]:
 
 
 class _Recheck(BaseModel):
-    """Word of `publish`: a parent of these jobs has ended."""
+    """Word of `publish`, perhaps of a later version: a parent of these jobs has ended."""
 
-    model_config = ConfigDict(extra="forbid")
     recheck: list[Key]
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
-from fleetcap import catalog, keys, limits
+from fleetcap import catalog, keys, limits, stored
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.adapters.system import SystemClock
 from fleetcap.adapters.workers import EcsTasks
@@ -61,7 +61,7 @@ def pools() -> dict[str, Pool]:
 
 
 def _pool(settings: dict[str, Any]) -> Pool:
-    pool = Pool(**settings)
+    pool = stored.known(Pool, settings)
     missing = [
         name for name in ("cluster", "taskDefinition", "networkConfiguration", "container") if name not in pool.launch
     ]
@@ -71,10 +71,9 @@ def _pool(settings: dict[str, Any]) -> Pool:
     return pool
 
 
-@cache
-def control_table() -> DynamoControlTable:
+def control_table(log: Log) -> DynamoControlTable:
     """The control table. Short waits: whoever gets no answer asks again on the next round, the next event or tick."""
-    return DynamoControlTable(_SESSION.client("dynamodb", config=_BRISK), setting(keys.ENV_TABLE))
+    return DynamoControlTable(_SESSION.client("dynamodb", config=_BRISK), setting(keys.ENV_TABLE), log)
 
 
 @cache
@@ -97,4 +96,4 @@ def events_client() -> EventBridgeClient:
 
 def fleet(log: Log) -> Fleet:
     """What a decider works with."""
-    return Fleet(pools(), control_table(), EcsTasks(_SESSION.client("ecs", config=_ONCE)), SystemClock(), log)
+    return Fleet(pools(), control_table(log), EcsTasks(_SESSION.client("ecs", config=_ONCE)), SystemClock(), log)

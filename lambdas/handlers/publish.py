@@ -150,7 +150,7 @@ def _wired() -> Publish:
     cache = f"s3://{wiring.setting(keys.ENV_CACHE_BUCKET)}/{wiring.setting(keys.ENV_CACHE_PREFIX, '')}"
     rechecks = SqsRechecks(wiring.sqs_client(), wiring.setting(keys.ENV_INTAKE_QUEUE_URL))
     told = frozenset(wiring.setting(keys.ENV_EVENT_STATUSES).split(","))
-    return Publish(bus, unreadable, wiring.control_table(), rechecks, told, cache, log, SystemClock())
+    return Publish(bus, unreadable, wiring.control_table(log), rechecks, told, cache, log, SystemClock())
 
 
 _publish: Publish | None = None

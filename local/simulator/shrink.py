@@ -45,7 +45,7 @@ def _smaller(result: Result) -> Iterator[Plan]:
         for start in range(0, len(plan.messages), max(count, 1)):
             left = plan.messages[:start] + plan.messages[start + count :]
             if left and len(left) < len(plan.messages):
-                yield replace(plan, messages=_closed(left, plan.messages))
+                yield replace(plan, messages=closed(left, plan.messages))
     for number in range(len(plan.troubles)):
         yield replace(plan, troubles=plan.troubles[:number] + plan.troubles[number + 1 :])
     for number in range(len(plan.words)):
@@ -67,7 +67,7 @@ def _smaller(result: Result) -> Iterator[Plan]:
             yield replace(plan, **{name: value})  # type: ignore[arg-type]
 
 
-def _closed(left: tuple[MessagePlan, ...], before: tuple[MessagePlan, ...]) -> tuple[MessagePlan, ...]:
+def closed(left: tuple[MessagePlan, ...], before: tuple[MessagePlan, ...]) -> tuple[MessagePlan, ...]:
     """What is left, nobody waiting for a job that has been left out: it would never come, which is another story."""
     here = {message.job.key for message in left if message.job}
     gone = {message.job.key for message in before if message.job} - here

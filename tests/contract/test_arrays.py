@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from fleetcap import dependencies, jobs, keys, limits
 from fleetcap.catalog import artifact_keys
 from fleetcap.decide import arrays
 from fleetcap.fleet import Fleet
-from fleetcap.model import Job, JobStatus, Request
+from fleetcap.model import Holder, Job, JobStatus, Request
 from handlers import tick
 from handlers.intake import Intake
 from handlers.publish import Publish
@@ -287,3 +288,54 @@ def test_a_part_of_an_array_is_left_as_it_is_by_a_word_that_is_late(
     intake.handle(batch(clock, word("a"), word("a/0")))
     dependencies.settle(fleet, "a")
     assert found(fleet, "a") == ended
+
+
+# --- parts that were cut short
+
+
+def test_an_array_that_runs_anew_waits_for_the_elements_of_a_part_that_the_cancel_before_has_reached(
+    intake: Intake, fleet: Fleet, clock: HandClock, words: FakeRechecks
+) -> None:
+    """Its first run is cancelled, a second one joins the parts that stand, and then the cancel comes to one of them."""
+    intake.handle(batch(clock, many(3)))
+    intake.handle(batch(clock, word(*words.heard[0])))
+    run_of(fleet, clock, "a/0")
+    jobs.cancel(fleet.table, clock, "a", "by hand")
+    clock.sleep(1)
+    intake.handle(batch(clock, many(3)))
+    assert (found(fleet, "a").run, found(fleet, "a").grown) == (2, True)
+    jobs.cancel(fleet.table, clock, "a/part-0", "with the array a")
+    intake.handle(batch(clock, word("a/part-0")))
+    end(fleet, clock, "a/2")
+    intake.handle(batch(clock, word("a/part-1"), word("a")))
+    assert standing(fleet, "a", "a/part-0", "a/part-1", "a/0", "a/1") == [
+        JobStatus.WAITING, JobStatus.CANCELLED, JobStatus.COMPLETED, JobStatus.RUNNING, JobStatus.CANCELLED,
+    ]  # fmt: skip
+    end(fleet, clock, "a/0")
+    intake.handle(batch(clock, word("a/part-0")))
+    assert (status(fleet, "a"), found(fleet, "a").counts) == (JobStatus.FAILED, (2, 0, 1))
+
+
+def run_of(fleet: Fleet, clock: HandClock, key: str) -> None:
+    slot = next(slot for slot in fleet.table.slots("default") if slot.held)
+    assert fleet.table.claim(found(fleet, key), Holder(slot.lease), clock.now(), clock.unique())
+
+
+def test_a_cancelled_array_tells_its_parts_once_whatever_word_comes_later(
+    intake: Intake, fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake.handle(batch(clock, many(2)))
+    run_of(fleet, clock, "a/0")
+    jobs.cancel(fleet.table, clock, "a", "by hand")
+    intake.handle(batch(clock, word("a")))
+    assert (found(fleet, "a/0").cancel, status(fleet, "a/1")) == ("with the array a", JobStatus.CANCELLED)
+    reads: list[str] = []
+    read = fleet.table.jobs
+
+    def noted(names: Sequence[str]) -> Mapping[str, Job]:
+        reads.extend(names)
+        return read(names)
+
+    monkeypatch.setattr(fleet.table, "jobs", noted)
+    intake.handle(batch(clock, word("a")))
+    assert reads == ["a"]

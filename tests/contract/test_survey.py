@@ -12,11 +12,12 @@ import pytest
 from moto import mock_aws
 
 from cli.jobs import listed
+from fleetcap import keys
 from fleetcap.adapters.survey import Survey
 from fleetcap.model import Holder, Job, JobStatus, Lease, SlotId
 from tests.emulator import running_emulator
 from tests.examples import NOW, a_job, a_pool
-from tests.fakes import make_table
+from tests.fakes import Lines, make_table
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -103,3 +104,17 @@ def test_a_scan_goes_from_page_to_page_and_says_when_it_was_cut_off(survey: Surv
     assert (len(whole.jobs), whole.whole) == (4, True)
     cut = survey.ended(ENDED, items=4, page=2)
     assert (len(cut.jobs) <= 4, cut.whole) == (True, False)
+
+
+def test_a_job_that_cannot_be_read_is_named_and_the_others_are_listed(survey: Survey) -> None:
+    table = Survey(survey._dynamo._client, "control", lines := Lines())
+    for key in ("queued/0", "running/1", "done/0"):
+        item = survey._dynamo.get(keys.job_key(key))
+        assert item
+        assert survey._dynamo.put(keys.Put("", {**item, "request": "{"}, keys.WHATEVER)).accepted
+    for _ in range(2):
+        found = listed(table, [a_pool(), a_pool(name="other")], set(JobStatus), "", 50)
+        assert [job.key for job in found.jobs] == ["queued/1", "waiting/1", "failed/1", "done/2", "done/1"]
+    assert sorted(str(line["key"]) for line in lines.of("unreadable")) == ["done/0", "queued/0", "running/1"]
+    with pytest.raises(keys.Unreadable, match="queued/0 cannot be read"):
+        table.job("queued/0")

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import pytest
 
-from fleetcap import jobs, limits
+from fleetcap import jobs, keys, limits
+from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.model import (
     Doubt,
@@ -373,7 +374,7 @@ def slowed(fleet: Fleet, clock: HandClock, seconds: float = 5.0, pools: int = 1)
 
 @pytest.mark.parametrize("pools", [1, 2, 3, 5])
 def test_however_slow_the_calls_a_tick_tells_its_gauges_in_time_and_each_pool_has_its_turn(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines, pools: int
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines, pools: int
 ) -> None:
     slow = slowed(fleet, clock, pools=pools)
     for pool in slow.pools:
@@ -398,7 +399,7 @@ def test_what_a_tick_had_no_time_for_is_said_in_one_line(fleet: Fleet, clock: Ha
 
 
 def test_a_tick_of_slow_launches_stops_launching_and_tells_its_gauges(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
     large = replace(fleet, pools={"default": replace(fleet.pools["default"], cap=100)})
     tick.handle(large)
@@ -415,21 +416,76 @@ def test_a_tick_of_slow_launches_stops_launching_and_tells_its_gauges(
 
 @pytest.mark.parametrize(("doubt", "launches"), [(Doubt.THROTTLED, 1), (Doubt.PERMANENT, 1), (Doubt.UNKNOWN, 2)])
 def test_an_answer_that_the_next_launch_would_get_too_ends_the_launches_of_the_decision(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, doubt: Doubt, launches: int
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, doubt: Doubt, launches: int
 ) -> None:
     for key in ("a", "b"):
         queue(fleet, clock, key)
-    tasks.answers = [Unanswered(doubt, "no")] * 2
+    tasks.doubts = [Unanswered(doubt, "no")] * 2
     fleet.scale(fleet.pools["default"], None, most=2)
     assert len(tasks.calls) == sum(slot.held for slot in fleet.table.slots("default")) == launches
 
 
-def test_who_is_throttled_resends_no_other_launch(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
-    tasks.answers = [Unanswered(Doubt.UNKNOWN, "timed out")] * 2
+def test_who_is_throttled_resends_no_other_launch(fleet: Fleet, clock: HandClock, tasks: HandEcs) -> None:
+    tasks.doubts = [Unanswered(Doubt.UNKNOWN, "timed out")] * 2
     for key in ("a", "b"):
         launch(fleet, clock, key)
     clock.sleep(limits.RESEND_AFTER_S + 1)
-    tasks.answers = [Unanswered(Doubt.THROTTLED, "slow down")]
+    tasks.doubts = [Unanswered(Doubt.THROTTLED, "slow down")]
     before = len(tasks.calls)
     tick.handle(fleet)
     assert len(tasks.calls) == before + 1
+
+
+# --- items that cannot be read
+
+
+def spoilt(fleet: Fleet, key: str, **attributes: object) -> None:
+    """A job's item as a mishap, or a later version, may have left it; None takes an attribute away."""
+    assert isinstance(fleet.table, DynamoControlTable)
+    items = fleet.table._dynamo
+    item = items.get(keys.job_key(key))
+    assert item
+    wrong = {name: value for name, value in {**item, **attributes}.items() if value is not None}
+    assert items.put(keys.Put("", wrong, keys.WHATEVER)).accepted
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"request": "{"}, {"v": 2}, {"queued_at": None}, {"holder": "?"}, {"run": "x", "request": None}], ids=str
+)
+def test_jobs_that_cannot_be_read_stop_no_step_and_keep_nobody_waiting(
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines, wrong: dict[str, object]
+) -> None:
+    """One QUEUED, one RUNNING, one WAITING; beside each a sound one for which the tick has to do the same."""
+    assert isinstance(fleet.table, DynamoControlTable)
+    table = DynamoControlTable(fleet.table._dynamo._client, "control", lines)
+    fleet = replace(fleet, table=table)
+    gone = work(fleet, clock)
+    for key in ("orphan/bad", "orphan/good"):
+        assert table.claim(queue(fleet, clock, key), Holder(gone.lease), clock.now(), clock.unique())
+    assert table.release(gone.lease, gone.arn, clock.now(), "proof", 0.0, clock.unique())
+    for key in ("queued/bad", "queued/good"):
+        queue(fleet, clock, key)
+    for key in ("waiting/bad", "waiting/good"):
+        request = Request("s3://input/a.bam", "bam", depends_on=("a",))
+        now = clock.now()
+        waiting = Job(key, 1, JobStatus.WAITING, "default", 5, request, rank=key, queued_at=now, due_at=now)
+        assert table.put(waiting, None, clock.unique())
+    a = table.job("a")
+    assert a
+    assert table.finish(a, JobStatus.COMPLETED, clock.now(), "", (), clock.unique())
+    for key in ("orphan/bad", "queued/bad", "waiting/bad"):
+        spoilt(fleet, key, **wrong)
+    clock.sleep(limits.DISPATCH_DEADLINE_S + 1)
+    queue(fleet, clock, "young")
+    pool = replace(fleet.pools["default"], waiting_limit_s=limits.DISPATCH_DEADLINE_S)
+    fleet = replace(fleet, pools={"default": pool})
+    for _ in range(3):
+        tick.handle(fleet)
+        clock.sleep(60)
+    assert not lines.of("tick failed")
+    assert status(fleet, "queued/good") is JobStatus.FAILED  # it waited too long
+    assert status(fleet, "waiting/good") is not JobStatus.WAITING
+    assert status(fleet, "orphan/good") is not JobStatus.RUNNING
+    assert tasks.calls
+    assert {"orphan/bad", "queued/bad", "waiting/bad"} >= {line["key"] for line in lines.of("unreadable")}
+    assert len(lines.of("unreadable")) == len({line["error"] for line in lines.of("unreadable")})

@@ -651,7 +651,8 @@ RULES: Final = (
         "rule 11: a claim without an answer is repeated",
         11,
         WORKER,
-        "        if self._claim:\n            self._try(self._settle_claim, self._claim)\n",
+        "        if self._claim:\n"
+        "            self._try(self._settle_claim, self._claim, lane=self._claim.holder.lane)\n",
         "        self._claim = None\n",
     ),
     Guard(
@@ -1081,8 +1082,8 @@ OWN: Final = (
         "shares: each priority has come to a place of its own",
         0,
         CONTROL_TABLE,
-        "takewhile(lambda entry: entry.rank.startswith(level), map(self._read.queued, entries))",
-        "takewhile(lambda entry: bool(entry.rank), map(self._read.queued, entries))",
+        "takewhile(lambda entry: entry.rank.startswith(level), self._legible(self._read.queued, entries))",
+        "takewhile(lambda entry: bool(entry.rank), self._legible(self._read.queued, entries))",
     ),
     Guard(
         "shares: an empty queue has come to where the furthest tenant is",

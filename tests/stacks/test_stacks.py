@@ -14,6 +14,7 @@ from fleetcap.model import Pool
 from fleetcap.sources import SourceRules
 from stacks.config import SOURCE_HOSTS_MAX_CHARS, TENANT_WEIGHTS_MAX_CHARS, PoolConfig
 from stacks.control import POOL_POLICY
+from stacks.worker import ENV_WORKER_KNOBS
 from tests.stacks.conftest import Synthesized, name_of
 from worker_image.worker import Settings
 
@@ -399,16 +400,7 @@ def test_a_worker_is_told_its_knobs(turned: Synthesized) -> None:
     assert _worker_knobs(turned) | {"image": ""} == {
         "pool": "default",
         "image": "",
-        "jobs_per_worker": 1,
-        "idle_exit_s": 600,
-        "lifetime_s": 43_200,
-        "stop_timeout_s": 120,
-        "heartbeat_s": 60,
-        "beat_s": 30,
         "look_s": 2.0,
-        "fence_check_s": 3.0,
-        "sort_memory_mb": 256,
-        "sort_threads": 1,
         "disk_gib": 50,
         "keep_failed_dirs": 2,
     }
@@ -424,8 +416,15 @@ def test_a_worker_is_told_its_knobs(turned: Synthesized) -> None:
 def test_what_is_not_asked_for_is_off(stacks: Synthesized) -> None:
     environment = _worker_environment(stacks, "Pooldefault")
 
-    assert SourceRules(**json.loads(environment[keys.ENV_SOURCE_RULES])) == SourceRules([], {}, [])
+    assert json.loads(environment[keys.ENV_SOURCE_RULES]) == {}
     assert Settings(**json.loads(environment[keys.ENV_WORKER])).keep_failed_dirs == 0
+
+
+def test_what_a_worker_is_not_told_it_takes_to_be_as_configured() -> None:
+    configured, known = PoolConfig(), Settings()
+    assert {knob: getattr(known, knob) for knob in ENV_WORKER_KNOBS} == {
+        knob: getattr(configured, knob) for knob in ENV_WORKER_KNOBS
+    }
 
 
 def test_a_pool_runs_on_the_machine_that_it_asks_for(turned: Synthesized) -> None:

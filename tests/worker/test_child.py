@@ -91,6 +91,14 @@ def test_a_job_leaves_its_artifacts_in_the_cache_and_tells_how_it_went(
 
 
 @cloud
+def test_a_task_of_another_version_is_carried_out(assignment: dict[str, Any]) -> None:
+    """One that says less than is known here, and more."""
+    said = {name: value for name, value in assignment.items() if name not in {"made_for", "since"}}
+    code, events, _ = run({**said, "of_the_next": {"version": 1}})
+    assert (code, events[-1]) == (0, {"event": "done"})
+
+
+@cloud
 def test_the_fraction_never_falls_and_every_stage_is_told(assignment: dict[str, Any]) -> None:
     _, events, _ = run(assignment)
     progress = [event for event in events if event["event"] == "progress"]

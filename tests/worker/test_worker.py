@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from fleetcap import jobs, limits, metrics
+from fleetcap import jobs, keys, limits, metrics
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.model import Artifact, Flags, Holder, Job, JobStatus, Lease, Slot, SlotState
@@ -343,6 +344,170 @@ def test_an_idle_worker_looks_beyond_entries_that_others_have_taken(
     monkeypatch.setattr(bench.table, "queued", lambda _pool, _now, limit: lagging[:limit])
     bench.run(nothing)
     assert [child.assignment.workflow_key for child in bench.children.started] == ["a"]
+
+
+# --- calls that fail at once
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, thing: object, name: str, fails: Callable[[], bool]) -> list[object]:
+    """The calls of an operation, each as what it was about; they raise while `fails`."""
+    real, calls = getattr(thing, name), list[object]()
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args[0] if args else None)
+        if fails():
+            raise Silence
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(thing, name, call)
+    return calls
+
+
+def serve_for(bench: Bench, seconds: float, **settings: Any) -> int:
+    """Run the loop for so long; how often it came round."""
+    ends_at, passes = bench.clock.now() + seconds, [0]
+
+    def come_round() -> None:
+        passes[0] += 1
+        if bench.clock.now() >= ends_at:
+            raise Enough
+
+    bench.run(*[come_round] * 10_000, **settings)
+    return passes[0]
+
+
+def always() -> bool:
+    return True
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.mark.parametrize("operation", ["queued", "beat", "job", "override", "claim"])
+def test_a_worker_whose_calls_fail_at_once_does_not_spin(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    calls = watched(monkeypatch, bench.table, operation, always)
+    passes = serve_for(bench, 300)
+    lines = bench.log.of("no answer")
+    longest_s = limits.FENCE_CHECK_S / 1.25 if operation == "claim" else limits.NO_ANSWER_MAX_S
+    assert 300 / limits.NO_ANSWER_MAX_S <= len(calls) <= 300 / (0.75 * longest_s) + 10  # chance is always early here
+    assert len(lines) == len(calls)
+    assert passes <= (300 / limits.SUPERVISE_S if operation == "claim" else 300) + 10
+
+
+def test_a_worker_whose_processes_do_not_start_does_not_use_up_the_queue(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(60):
+        queue(bench.fleet, bench.clock, f"more/{number}")
+    starts = watched(monkeypatch, bench.children, "start", always)
+    assert serve_for(bench, 60, jobs_per_worker=2) <= 120
+    assert 60 / limits.NO_ANSWER_MAX_S <= len(starts) <= 60 / (0.75 * limits.NO_ANSWER_MAX_S) + 4
+    assert len(bench.log.of("no child")) == len(bench.log.of("claimed")) == len(starts)
+
+
+@pytest.mark.parametrize("operation", ["queued", "beat", "job", "start"])
+def test_a_worker_serves_again_within_seconds_after_the_trouble(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    for number in range(60):
+        queue(bench.fleet, bench.clock, f"more/{number}")
+    ends_at = bench.clock.now() + 100
+    thing = bench.children if operation == "start" else bench.table
+    watched(monkeypatch, thing, operation, lambda: bench.clock.now() < ends_at)
+
+    def look() -> None:
+        if bench.children.started:
+            raise Enough
+
+    bench.run(*[look] * 10_000)
+    assert 0 <= bench.clock.now() - ends_at <= 1.25 * limits.NO_ANSWER_MAX_S + limits.LOOK_S
+    assert bench.clock.now() - bench.slot().seen_at < limits.BEAT_S + limits.LOOK_S
+
+
+@pytest.mark.parametrize("operation", ["queued", "beat", "job"])
+def test_a_signal_is_obeyed_promptly_in_the_midst_of_trouble(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, operation: str
+) -> None:
+    watched(monkeypatch, bench.table, operation, always)
+    signalled_at = bench.clock.now() + 60
+
+    def look() -> None:
+        if bench.clock.now() >= signalled_at:
+            bench.signals.append(15)
+
+    assert bench.run(*[look] * 10_000) == "asked to leave"
+    assert bench.clock.now() - signalled_at <= 2 * limits.LOOK_S
+
+
+def test_a_running_job_is_heard_and_its_fence_read_in_the_usual_rhythm_while_the_table_is_away(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: dict[str, list[object]] = {}
+    away = bench.clock.now() + 60
+
+    def cut_off() -> None:
+        calls["report"] = watched(monkeypatch, bench.children.started[0], "report", never)
+        for operation in ("job", "heartbeat", "beat"):
+            calls[operation] = watched(monkeypatch, bench.table, operation, lambda: bench.clock.now() < away)
+
+    bench.run(cut_off, *[nothing] * 240)
+    assert len(calls["report"]) == 241  # each time that the loop comes round
+    assert 60 / limits.FENCE_CHECK_S <= len(calls["job"] + calls["heartbeat"]) <= 2 * 60 / limits.FENCE_CHECK_S
+    assert not bench.log.of("job lost")
+
+
+def test_an_end_that_cannot_be_written_is_tried_again_in_a_bounded_rhythm_and_stands_at_last(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    away = bench.clock.now() + 60
+    calls = watched(monkeypatch, bench.table, "finish", lambda: bench.clock.now() < away)
+    bench.run(nothing, bench.say(DONE), *[nothing] * 280)
+    assert 60 / limits.NO_ANSWER_MAX_S <= len(calls) <= 60 / (0.75 * limits.FENCE_CHECK_S / 1.25) + 6
+    assert bench.job().status is JobStatus.COMPLETED
+
+
+# --- jobs of another version
+
+
+def rewritten(bench: Bench, key: str, **attributes: Any) -> None:
+    """Change a job's item as another version, or a mishap, may have written it."""
+    items = bench.table._dynamo
+    item = items.get(keys.job_key(key))
+    assert item
+    assert items.put(keys.Put("", {**item, **attributes}, keys.WHATEVER)).accepted
+
+
+def test_a_job_of_the_next_version_is_run_by_this_worker(bench: Bench) -> None:
+    item = bench.table._dynamo.get(keys.job_key("a"))
+    assert item
+    request = json.dumps({**json.loads(item["request"]), "of_the_next": ["x"]})
+    rewritten(bench, "a", request=request, of_the_next={"y": 1})
+    bench.run(nothing, bench.say(DONE), nothing)
+    assert (bench.job().status, bench.job().attempt) == (JobStatus.COMPLETED, 1)
+    assert not bench.log.of("no answer")
+    item = bench.table._dynamo.get(keys.job_key("a"))
+    assert item
+    assert (item["request"], item["of_the_next"]) == (request, {"y": 1})  # and stay for who knows them
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"v": 2}, {"request": "{"}, {"status": 7, "request": "[]"}], ids=["a later version", "no JSON", "no map"]
+)
+def test_a_job_that_cannot_be_read_is_left_alone_and_the_next_one_is_taken(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, wrong: dict[str, Any]
+) -> None:
+    bench.table = DynamoControlTable(bench.table._dynamo._client, "control", bench.log)
+    rewritten(bench, "a", **wrong)
+    queue(bench.fleet, bench.clock, "b")
+    reads = watched(monkeypatch, bench.table, "job", never)
+    serve_for(bench, 30)
+    assert [child.assignment.workflow_key for child in bench.children.started] == ["b"]
+    assert [line["key"] for line in bench.log.of("unreadable")] == ["a"]
+    assert not bench.log.of("no answer")
+    assert reads.count("a") == 1
 
 
 # --- cancel

@@ -6,10 +6,10 @@ success whose first reply was lost, whoever retried: the SDK or the caller.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from fleetcap import keys, limits
 from fleetcap.decide import shares
@@ -31,6 +31,9 @@ from fleetcap.model import (
     SlotId,
     Use,
 )
+from fleetcap.ports import Log
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,11 +86,17 @@ READER: Final = Reader(keys.slot_from, keys.job_from, keys.queued_from, keys.run
 
 class StoredControlTable:
     """ports.ControlTable over a store of items. `read` tells what items say; a store that never changes an item may
-    remember that."""
+    remember that.
 
-    def __init__(self, items: Items, read: Reader = READER) -> None:
+    An item among others that cannot be read is passed over and told to `log`, once; without a log it raises, as a job
+    that is asked for by its key always does: keys.Unreadable.
+    """
+
+    def __init__(self, items: Items, read: Reader = READER, log: Log | None = None) -> None:
         self._items = items
         self._read = read
+        self._log = log
+        self._told: set[str] = set()
 
     # --- slots
 
@@ -98,11 +107,11 @@ class StoredControlTable:
         for item in self._items.partition(keys.bank_pk(pool, number)):
             sk = item[keys.TABLE_SK]
             if sk.startswith(keys.SLOT_SK):
-                slots.append(self._read.slot(item))
+                slots += self._legible(self._read.slot, [item])
             elif sk == keys.POOL_SK:
                 override = keys.override_from(item)
             elif sk.startswith(keys.RESERVATION_SK):
-                reservations.append(keys.reservation_from(item))
+                reservations += self._legible(keys.reservation_from, [item])
         return Bank(slots, override, reservations)
 
     def slots(self, pool: str) -> list[Slot]:
@@ -185,32 +194,39 @@ class StoredControlTable:
 
     def job(self, key: str) -> Job | None:
         item = self._items.get(keys.job_key(key))
-        return self._read.job(item) if item else None
+        try:
+            return self._read.job(item) if item else None
+        except keys.Unreadable as error:
+            self._tell_of(error)
+            raise
 
     def jobs(self, job_keys: Sequence[str]) -> dict[str, Job]:
         wanted = [keys.job_key(key) for key in dict.fromkeys(job_keys)]
-        found = map(self._read.job, self._items.batch(wanted)) if wanted else ()
+        found = self._legible(self._read.job, self._items.batch(wanted)) if wanted else ()
         return {job.key: job for job in found}
 
     def queued(self, pool: Pool, now: float, limit: int) -> list[Queued]:
         found: list[Queued] = []
         for shard in range(pool.shards):
-            entries = map(self._read.queued, self._items.open(keys.queued_pk(pool.name, shard), limit))
+            entries = self._legible(self._read.queued, self._items.open(keys.queued_pk(pool.name, shard), limit))
             found += islice((entry for entry in entries if entry.due_at <= now), limit)
         return sorted(found, key=lambda entry: entry.rank)[:limit]
 
     def running(self, pool: Pool, banks: Iterable[int] | None = None) -> list[Running]:
         wanted = range(self.override(pool.name).banks) if banks is None else banks
         return [
-            self._read.running(item)
+            entry
             for bank in wanted
-            for item in self._items.open(keys.running_pk(pool.name, bank), limits.OPEN_PAGE_ITEMS)
+            for entry in self._legible(
+                self._read.running, self._items.open(keys.running_pk(pool.name, bank), limits.OPEN_PAGE_ITEMS)
+            )
         ]
 
     def waiting(self, pool: Pool, limit: int) -> list[Queued]:
         found: list[Queued] = []
         for shard in range(pool.shards):
-            found += map(self._read.queued, islice(self._items.open(keys.waiting_pk(pool.name, shard), limit), limit))
+            entries = islice(self._items.open(keys.waiting_pk(pool.name, shard), limit), limit)
+            found += self._legible(self._read.queued, entries)
         return sorted(found, key=lambda entry: entry.rank)[:limit]
 
     def active(self, pool: Pool, most: int) -> int:
@@ -300,11 +316,28 @@ class StoredControlTable:
         heads: list[str] = []
         for shard in range(pool.shards):
             entries = self._items.open(keys.queued_pk(pool.name, shard), limits.LOOK_ITEMS, since=level)
-            waiting = takewhile(lambda entry: entry.rank.startswith(level), map(self._read.queued, entries))
+            waiting = takewhile(lambda entry: entry.rank.startswith(level), self._legible(self._read.queued, entries))
             # One that waited for parents is due later than it was put, and has no attempt yet.
             fresh = (each.rank for each in waiting if each.due_at == each.queued_at or not each.attempt)
             heads += islice(fresh, 1)
         return shares.Head(*keys.tag_of(min(heads))) if heads else None
+
+    def _legible(self, read: Callable[[keys.Item], T], items: Iterable[keys.Item]) -> Iterator[T]:
+        """What the items say, but for those that cannot be read: the others must not suffer from them."""
+        for item in items:
+            try:
+                value = read(item)
+            except keys.Unreadable as error:
+                if self._log is None:
+                    raise
+                self._tell_of(error)
+            else:
+                yield value
+
+    def _tell_of(self, error: keys.Unreadable) -> None:
+        if self._log and str(error) not in self._told:
+            self._told.add(str(error))
+            self._log("unreadable", key=error.key, error=str(error))
 
     def _job(self, write: keys.Write) -> Job | None:
         """The job after the write, or None where its condition refused it."""

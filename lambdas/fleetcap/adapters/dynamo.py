@@ -11,6 +11,7 @@ from botocore.exceptions import ClientError
 
 from fleetcap import keys, limits
 from fleetcap.adapters.control_table import Reply, StoredControlTable
+from fleetcap.ports import Log
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
@@ -142,6 +143,6 @@ def _refusal(error: ClientError) -> Reply:
 class DynamoControlTable(StoredControlTable):
     """ports.ControlTable on one DynamoDB table."""
 
-    def __init__(self, client: DynamoDBClient, table: str) -> None:
+    def __init__(self, client: DynamoDBClient, table: str, log: Log | None = None) -> None:
         self._dynamo = DynamoItems(client, table)
-        super().__init__(self._dynamo)
+        super().__init__(self._dynamo, log=log)

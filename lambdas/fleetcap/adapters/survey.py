@@ -44,7 +44,7 @@ class Survey(DynamoControlTable):
         start: Mapping[str, Any] | None = None
         for _ in range(max(1, items // page)):
             kept_items, start = self._dynamo.scan(kept, page, start)
-            found += map(keys.job_from, kept_items)
+            found += self._legible(keys.job_from, kept_items)
             if start is None:
                 return Found(found, True)
         return Found(found, False)

@@ -1,0 +1,164 @@
+"""What is judged by the truth, and how: the claims that a history must not break, each scenario spelt out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import pytest
+
+from fleetcap import limits
+from fleetcap.adapters.control_table import READER, StoredControlTable
+from fleetcap.model import Job, JobStatus, OnParentFailure, Pool, Request
+from local.memory.ecs import MemoryEcs
+from local.simulator.plan import JobPlan, MessagePlan, Plan
+from local.simulator.ports import WatchedItems
+from local.simulator.shrink import closed
+from local.simulator.truth import UNDER_WAY_S, Truth, Violation
+from local.simulator.world import Process, World
+
+POOL: Final = Pool("default", 1, {})
+FAIL: Final = OnParentFailure.FAIL
+SOON_S: Final = 10.0
+LIMIT_S: Final = 400.0
+
+
+class Scene:
+    """A table whose every write is judged, and a clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.world = World(tracing=False)
+        self.truth = Truth(self.world, [1], 1, 0.0)
+        self.truth.ecs = MemoryEcs(lambda: self.world.now, lambda _: None)
+        self.truth.read = READER
+        self.truth.parents_limit_s = LIMIT_S
+        self.items = WatchedItems(self.world, self.truth, lambda: 0.0)
+        self.items.author = Process(self.world, "somebody", lambda _: None, lambda _: None)
+        self.table = StoredControlTable(self.items)
+
+    def put(self, key: str, status: JobStatus = JobStatus.QUEUED, **request: object) -> Job:
+        """A run begins now, after the one before if there is one."""
+        self.truth.sent.setdefault(key, []).append(self.world.now)
+        before = self.table.job(key)
+        asked = replace(Request("s3://bucket/{index}.bam", "bam"), **request)  # type: ignore[arg-type]
+        job = Job(
+            key, before.run + 1 if before else 1, status, "default", 5, asked, queued_at=self.world.now,
+            due_at=self.world.now,
+        )  # fmt: skip
+        assert self.table.put(job, before, f"put {key} {job.run}")
+        return job
+
+    def end(self, key: str, status: JobStatus, error: str = "") -> None:
+        job = self.table.job(key)
+        assert job
+        assert self.table.finish(job, status, self.world.now, error, (), f"end {key} {job.run}")
+
+    def later(self, seconds: float) -> None:
+        self.world.now += seconds
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+# --- parents
+
+
+@pytest.fixture
+def child(scene: Scene) -> Scene:
+    """A parent ran twice and its first run was cancelled; a child waits for it, and for one that never comes."""
+    scene.truth.parents = {"child": (("parent", "never"), FAIL)}
+    scene.truth.judged_within_s = SOON_S
+    scene.put("parent")
+    scene.end("parent", JobStatus.CANCELLED)
+    scene.later(60.0)
+    scene.put("parent")
+    scene.put("child", JobStatus.WAITING)
+    return scene
+
+
+def test_a_child_that_waits_for_a_run_anew_and_for_its_limit_is_in_time(child: Scene) -> None:
+    """How the parent's first run ended concerns nobody any more."""
+    child.later(LIMIT_S)
+    child.end("child", JobStatus.FAILED, "dependency: not all have ended")
+
+
+def test_a_child_of_a_parent_that_has_failed_at_last_is_told_at_once(child: Scene) -> None:
+    child.end("parent", JobStatus.CANCELLED)
+    child.later(SOON_S + 1)
+    with pytest.raises(Violation, match="LIVE: child waited"):
+        child.end("child", JobStatus.FAILED, "dependency: parent")
+
+
+# --- arrays
+
+
+@pytest.fixture
+def array(scene: Scene) -> tuple[Scene, Job]:
+    """An array of two whose elements are queued."""
+    scene.truth.elements = {"a": ["a/0", "a/1"]}
+    waiting = scene.put("a", JobStatus.WAITING, array=2, step=1)
+    for key in ("a/0", "a/1"):
+        scene.put(key, part_of="a")
+    assert scene.table.grow(waiting)
+    return scene, waiting
+
+
+def test_an_array_that_is_given_up_may_miss_who_ended_in_that_very_moment(array: tuple[Scene, Job]) -> None:
+    scene, waiting = array
+    scene.later(LIMIT_S)
+    for key in ("a/0", "a/1"):
+        scene.end(key, JobStatus.CANCELLED)
+    assert scene.table.gather(waiting, JobStatus.FAILED, scene.world.now, "array: given up", (0, 2, 0), "op")
+    assert scene.truth.cut_short == {"a"}
+
+
+@pytest.mark.parametrize("counts", [(0, 1, 0), (2, 0, 0)])
+def test_an_array_that_is_given_up_counts_every_element_and_does_not_complete(
+    array: tuple[Scene, Job], counts: tuple[int, int, int]
+) -> None:
+    scene, waiting = array
+    scene.later(LIMIT_S)
+    status = JobStatus.COMPLETED if counts[0] else JobStatus.FAILED
+    with pytest.raises(Violation, match="ARRAY: a was given up as"):
+        scene.table.gather(waiting, status, scene.world.now, "", counts, "op")
+
+
+def test_before_its_limit_an_array_ends_with_its_elements_and_counts_them_rightly(array: tuple[Scene, Job]) -> None:
+    scene, waiting = array
+    scene.end("a/0", JobStatus.CANCELLED)
+    with pytest.raises(Violation, match="ARRAY: a ended while 1 of its elements had not"):
+        scene.table.gather(waiting, JobStatus.FAILED, scene.world.now, "", (0, 0, 2), "op")
+
+
+# --- deadlines
+
+
+def test_a_worker_that_comes_while_a_job_is_given_up_comes_too_late(scene: Scene) -> None:
+    scene.truth.dispatch_deadline_s = limits.DECIDER_TIMEOUT_S
+    scene.put("a")
+    scene.later(4 * limits.DECIDER_TIMEOUT_S)
+    scene.truth.ready.append(scene.world.now - 1.0)
+    scene.end("a", JobStatus.FAILED, "capacity: none")
+
+
+def test_a_worker_that_came_in_good_time_saves_a_job_from_its_deadline(scene: Scene) -> None:
+    scene.truth.dispatch_deadline_s = 4 * UNDER_WAY_S
+    scene.put("a")
+    scene.later(9 * UNDER_WAY_S)
+    scene.truth.ready.append(scene.world.now - 1.1 * UNDER_WAY_S)
+    with pytest.raises(Violation, match="DEADLINE: a was given up"):
+        scene.end("a", JobStatus.FAILED, "capacity: none")
+
+
+# --- shrinking
+
+
+def test_a_history_is_not_made_small_by_taking_a_parent_away_that_is_waited_for() -> None:
+    parent, child = JobPlan("p", 1.0), JobPlan("c", 1.0, depends_on=("p", "never"))
+    messages = tuple(MessagePlan(0.0, 0.0, job) for job in (parent, child))
+    plan = Plan(1, 1, 1, 1, 1, messages)
+    [left] = closed(plan.messages[1:], plan.messages)
+    assert left.job
+    assert left.job.depends_on == ("never",)
