@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -15,13 +15,16 @@ from typing import Any, Final, Generic, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fleetcap import limits
-from fleetcap.model import Job, JobStatus, Slot
-from local.chaos.plan import LONG_FROM_S, ROUND_S, Burst, Sent, Stroke, kinds
+from fleetcap import limits, pools
+from fleetcap.adapters.system import SystemClock
+from fleetcap.model import Job, JobStatus, Lease, Pool, Slot
+from local.chaos.plan import CAPS, LONG_FROM_S, ROUND_S, TENANT_WEIGHTS, Burst, Sent, Stroke, kinds
+from local.chaos.verdict import Cap
 from local.client import Client
 from local.cloud import CloudError
 from local.fargate.faults import ACTS
 
+POOL: Final = "default"
 LOOK_EVERY_S: Final = 0.5
 TICK_EVERY_S: Final = 3.0
 """Ticks by hand, beside those of the schedule: what needs one heals sooner, and two ticks at once become common."""
@@ -46,8 +49,8 @@ assert 1.25 * limits.BACKOFF_MAX_S + limits.TICK_PERIOD_S < STILL_S  # noqa: S10
 
 def config(cap: int) -> dict[str, object]:
     """The stacks' knobs: workers that leave soon once there is nothing to do, and die soon once they are told to."""
-    pool = {"name": "default", "cap": cap, "idle_exit_s": WORKER_IDLE_EXIT_S, "stop_timeout_s": WORKER_STOP_TIMEOUT_S}
-    return {"pools": [pool]}
+    pool = {"name": POOL, "cap": cap, "idle_exit_s": WORKER_IDLE_EXIT_S, "stop_timeout_s": WORKER_STOP_TIMEOUT_S}
+    return {"pools": [pool | {"fair_shares": True, "tenant_weights": TENANT_WEIGHTS}]}
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,10 @@ class Ledger:
     completed: set[str] = field(default_factory=set)
     failed: set[str] = field(default_factory=set)
     """Seen to fail, once at least: a message that comes later begins another run of these."""
+    caps: list[Cap] = field(default_factory=list)
+    """Every cap that was in force, in order; the first is the configured one."""
+    leases: dict[Lease, float] = field(default_factory=dict)
+    """When a look at the table first found each of them."""
     acts: Counter[str] = field(default_factory=Counter)
     faults: list[dict[str, Any]] = field(default_factory=list)
     """As the servers told of them when the storm ended."""
@@ -112,7 +119,7 @@ class Storm:
         self._put_off: list[Stroke] = []
         self._act_at = 0.0
         self._went_on: tuple[int, float] = (0, 0.0)
-        self.ledger = Ledger()
+        self.ledger = Ledger(caps=[Cap(cap)])
 
     def rage(self, bursts: Iterator[Burst], strokes: Iterator[Stroke]) -> None:
         """Send and strike until the time is over, the jobs are sent and every kind has struck; then all is calm."""
@@ -132,6 +139,7 @@ class Storm:
         self.ledger.faults = self._client.faults()
         self._client.calm()
         self._resume(until=math.inf)
+        self._set_cap(None)
 
     def settle(self) -> str:
         """Wait until every job has ended and every slot is empty; a sentence about what is not when time is up."""
@@ -178,11 +186,29 @@ class Storm:
 
     def _strike(self, stroke: Stroke) -> None:
         """One that still waits for its call or task is not ordered a second time: storms must not pile up."""
-        if stroke.kind in ACTS:
+        if stroke.kind in CAPS:
+            self._set_cap(stroke.options["cap"])
+            self.ledger.acts[stroke.kind] += 1
+        elif stroke.kind in ACTS:
             if stroke.kind not in {waiting.kind for waiting in self._put_off}:
                 self._put_off.append(stroke)
         elif not any(_is(fault, stroke) for fault in self._client.faults()):
             self._client.fault(stroke.kind, **stroke.options)
+
+    def _set_cap(self, cap: int | None) -> None:
+        """Say it and see it through, as `fleetcap pools set --cap` does. None: as it is configured."""
+        table, clock = self._client.table, SystemClock()
+        said_at = clock.now()
+        _, pool = pools.change(table, clock, Pool(POOL, self._cap), {"cap": cap})
+        for _ in pools.fit_the_cap(table, clock, pool, max(table.override(POOL).cap_max, pool.cap)):
+            pass
+        self._note_leases(table.slots(POOL))
+        self.ledger.caps.append(Cap(pool.cap, said_at, clock.now()))
+
+    def _note_leases(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            if slot.held:
+                self.ledger.leases.setdefault(slot.lease, time.time())
 
     def _strike_what_was_put_off(self) -> None:
         """An act needs a task that runs, so it may have to wait for one."""
@@ -218,7 +244,8 @@ class Storm:
         failed = {job.key for job in pending if job.status is JobStatus.FAILED}
         ledger.completed |= {job.key for job in pending if job.status is JobStatus.COMPLETED}
         ledger.failed |= failed
-        slots = self._client.table.slots("default")
+        slots = self._client.table.slots(POOL)
+        self._note_leases(slots)
         meter = self._client.meter()
         struck = Ledger(acts=ledger.acts, faults=ledger.faults or self._client.faults()).struck
         return Look(
@@ -226,7 +253,7 @@ class Storm:
             sent=len(ledger.sent),
             ended=len(ledger.completed) + len(failed),
             held=sum(slot.held for slot in slots),
-            cap=self._cap,
+            cap=ledger.caps[-1].cap,
             live=meter.live_tasks,
             peak=meter.peak_live_tasks,
             in_flight=sum(sum(depth) for depth in depths(self._client).values()),
@@ -240,7 +267,7 @@ class Storm:
     def _what_is_left(self, look: Look) -> str:
         jobs = self._client.table.jobs(list(self.ledger.sent))
         open_jobs = [_described(key, job) for key in self.ledger.sent if not ((job := jobs.get(key)) and job.ended)]
-        held = [_slot_described(slot) for slot in self._client.table.slots("default") if slot.held]
+        held = [_slot_described(slot) for slot in self._client.table.slots(POOL) if slot.held]
         parts = [*open_jobs[:5], *held, f"{look.in_flight} messages in flight", f"{look.live} tasks alive"]
         more = f" and {len(open_jobs) - 5} jobs more" if len(open_jobs) > 5 else ""  # noqa: PLR2004
         return f"nothing went on for {STILL_S} s of calm, and this is left: {'; '.join(parts)}{more}"
@@ -254,6 +281,11 @@ def depths(client: Client) -> Mapping[str, tuple[int, int]]:
 def dead_letters(client: Client) -> Mapping[str, int]:
     """How many messages each dead-letter queue holds."""
     return {name: sum(_depth(client, f"{name}DeadLetterQueueUrl")) for name in ("Intake", "Events")}
+
+
+def unpublished(client: Client) -> int:
+    """How many notes of what the bus did not take lie in their queue."""
+    return sum(_depth(client, "UnpublishedQueueUrl"))
 
 
 def _depth(client: Client, output: str) -> tuple[int, int]:
