@@ -123,7 +123,7 @@ _DECIDERS_LONG: Final = (
     _once("kill-before", actor=INTAKE, operation="PutItem"),
     _once("kill-after", actor=INTAKE, operation="PutItem"),
     # Of a tenant's share, or of a job that waited: the batch's messages may not have been put yet.
-    *(_once(kind, actor=INTAKE, operation="UpdateItem") for kind in KILLS),
+    _once("kill-before", actor=INTAKE, operation="UpdateItem"),
     _once("kill-before", actor=TASK_STATE, operation="UpdateItem"),
 )
 _WORKERS: Final = (

@@ -29,7 +29,9 @@ LOOK_EVERY_S: Final = 0.5
 TICK_EVERY_S: Final = 3.0
 """Ticks by hand, beside those of the schedule: what needs one heals sooner, and two ticks at once become common."""
 BACKLOG_JOBS_PER_SLOT: Final = 6
-"""No burst is sent while more jobs than this wait for each slot: the queue is rarely empty, and never long."""
+"""No burst is sent while more jobs than this wait for each slot: the queue is rarely empty, and never long. Those whose
+message a decider took along when it died do not count: they come again after minutes, and the storm goes on.
+"""
 VICTIM_AGE_S: Final = 4.0
 ACT_EVERY_S: Final = 2.0
 """Acts that had to wait for a task do not all fall on the first that comes, or none would live to do anything."""
@@ -60,6 +62,7 @@ class Look:
     now: float
     sent: int
     ended: int
+    astray: int
     held: int
     cap: int
     live: int
@@ -73,6 +76,11 @@ class Look:
         """How much is left to settle. While work is done this falls, and it cannot fall for ever."""
         return self.sent - self.ended + self.held + self.in_flight
 
+    @property
+    def backlog(self) -> int:
+        """How many jobs wait or run, those left out that are astray: sent long ago, and not yet in the table."""
+        return self.sent - self.ended - self.astray
+
 
 Show = Callable[[str, Look], None]
 """Told the part of the story and how things stand, again and again."""
@@ -83,9 +91,12 @@ class Ledger:
     """What was ordered and done so far."""
 
     sent: dict[str, Sent] = field(default_factory=dict)
+    sent_at: dict[str, float] = field(default_factory=dict)
+    """The same keys, in seconds since the storm began."""
     messages: int = 0
     refused: set[str] = field(default_factory=set)
     completed: set[str] = field(default_factory=set)
+    """Seen to complete, and so for good; but for arrays, of which a message that comes later begins another run."""
     failed: set[str] = field(default_factory=set)
     """Seen to fail, once at least: a message that comes later begins another run of these."""
     caps: list[Cap] = field(default_factory=list)
@@ -132,7 +143,7 @@ class Storm:
                 self._strike(due.take())
             self._strike_what_was_put_off()
             self._resume(until=self._now)
-            if self._now >= send_at and look.sent - look.ended < BACKLOG_JOBS_PER_SLOT * self._cap:
+            if self._now >= send_at and look.backlog < BACKLOG_JOBS_PER_SLOT * self._cap:
                 self._send(coming.take())
                 send_at = self._now + coming.head.gap_s
             time.sleep(LOOK_EVERY_S)
@@ -178,6 +189,7 @@ class Storm:
 
     def _send(self, burst: Burst) -> None:
         self.ledger.sent |= burst.orders
+        self.ledger.sent_at |= dict.fromkeys(burst.orders, self._now)
         self.ledger.refused |= burst.refused
         self.ledger.messages += len(burst.bodies)
         self._client.send(burst.bodies)
@@ -240,10 +252,13 @@ class Storm:
 
     def _look(self) -> Look:
         ledger = self.ledger
-        pending = self._client.table.jobs([key for key in ledger.sent if key not in ledger.completed]).values()
-        failed = {job.key for job in pending if job.status is JobStatus.FAILED}
-        ledger.completed |= {job.key for job in pending if job.status is JobStatus.COMPLETED}
-        ledger.failed |= failed
+        found = self._client.table.jobs([key for key in ledger.sent if key not in ledger.completed])
+        pending = found.values()
+        ledger.completed |= {job.key for job in pending if job.status is JobStatus.COMPLETED and not job.request.array}
+        ledger.failed |= {job.key for job in pending if job.status is JobStatus.FAILED}
+        known = ledger.completed | found.keys()
+        unknown = [key for key in ledger.sent if key not in known]
+        astray = sum(self._now - ledger.sent_at[key] > limits.DECIDER_TIMEOUT_S for key in unknown)
         slots = self._client.table.slots(POOL)
         self._note_leases(slots)
         meter = self._client.meter()
@@ -251,7 +266,8 @@ class Storm:
         return Look(
             now=self._now,
             sent=len(ledger.sent),
-            ended=len(ledger.completed) + len(failed),
+            ended=len(known) - sum(not job.ended for job in pending),
+            astray=astray,
             held=sum(slot.held for slot in slots),
             cap=ledger.caps[-1].cap,
             live=meter.live_tasks,

@@ -20,6 +20,7 @@ HEARTBEAT_LOST: Final = f"heartbeat lost: {limits.MAX_INTERRUPTIONS + 1} workers
 INTERNAL: Final = "internal:"
 DEPENDENCY: Final = "dependency:"
 ARRAY: Final = "array:"
+ARRAY_AGAIN: Final = frozenset({JobStatus.COMPLETED, JobStatus.FAILED})
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Found:
     refused: Collection[str]
     jobs: Sequence[Job]
     given_up: Collection[str]
-    """The keys of which a run was seen to fail: only these may have had another one."""
+    """The keys of which a run was seen to fail: only these may have had another one, and arrays."""
     objects: Mapping[str, Stored]
     uploads: Sequence[str]
     unverified: Sequence[str]
@@ -260,8 +261,10 @@ def _mistold(job: Job, events: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{job.key}: in run {job.run} and {job.status}, but by its events these runs ended: {runs}"
     for event in events:
         standing = event["run"] == job.run and (event["status"], event["sequence"]) == (job.status, job.changes)
-        # Only a run that failed makes room for another one: nobody forces any here, and all results stay.
-        if not standing and not (event["run"] < job.run and event["status"] == JobStatus.FAILED):
+        # Only a run that failed makes room for another one: nobody forces any here, and all results stay. An array
+        # has no result of its own, so a message that comes later has its elements looked at anew.
+        made_room = event["status"] in (ARRAY_AGAIN if job.request.array else {JobStatus.FAILED})
+        if not standing and not (event["run"] < job.run and made_room):
             yield f"{job.key}: run {event['run']} was told as {event['status']}, which it never was"
 
 
@@ -275,7 +278,7 @@ def attempts_add_up(found: Found) -> Iterator[str]:
         wrong = job.attempt != ends if job.run == 1 else job.attempt < ends and not recorded
         if wrong:
             yield (f"{job.key}: {job.attempt} attempts, but {ends} ends in run {job.run}")
-        if job.run > 1 and job.key not in found.given_up:
+        if job.run > 1 and job.key not in found.given_up and not job.request.array:
             yield f"{job.key}: run {job.run} times, though none of its runs was seen to fail"
 
 

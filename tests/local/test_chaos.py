@@ -15,7 +15,8 @@ from fleetcap.messages import Rejected, submission
 from fleetcap.model import Job, JobStatus, Lease, OnParentFailure, Pool, Request, Slot, SlotId, SlotState
 from local.chaos.plan import CAPS, LOWER_CAP, TORN, WHOLE, Sent, bursts, elements, kinds, strokes
 from local.chaos.report import struck_where
-from local.chaos.verdict import HEARTBEAT_LOST, Cap, Found, Stored, Task, find_trouble, none_after_the_end
+from local.chaos.storm import Look
+from local.chaos.verdict import ARRAY_AGAIN, HEARTBEAT_LOST, Cap, Found, Stored, Task, find_trouble, none_after_the_end
 from local.client import Meter
 from local.cloud import Marked
 from local.fargate.faults import ACTS
@@ -267,7 +268,7 @@ ELEMENTS = (replace(CHILD, key="many/0"), replace(BAD, key="many/1", ended_at=16
 
 def trouble_with_array(array: Job, *parts: Job, **more: Any) -> list[str]:
     """What the verdict says of an array of two."""
-    files = {}
+    files: dict[str, Stored] = {}
     parts = tuple(
         replace(part, artifacts=catalog.artifact_keys(part.key, "bam")) if part.artifacts else part for part in parts
     )
@@ -286,6 +287,19 @@ def trouble_with_array(array: Job, *parts: Job, **more: Any) -> list[str]:
 
 def test_an_array_that_ends_with_its_elements_is_no_trouble() -> None:
     assert trouble_with_array(ARRAY, *ELEMENTS) == []
+
+
+@pytest.mark.parametrize("before", sorted(ARRAY_AGAIN))
+def test_an_array_runs_anew_for_every_later_message(before: str) -> None:
+    again = replace(ARRAY, run=2)
+    first = told(again, run=1, status=before, sequence=1)
+    events = [first, *CLEAN.events, *map(told, (again, *ELEMENTS))]
+    assert trouble_with_array(again, *ELEMENTS, events=events) == []
+    [sentence] = trouble_with_array(again, *ELEMENTS, events=events[1:])
+    assert sentence == "many: in run 2 and FAILED, but by its events these runs ended: [2]"
+    cancelled = [first | {"status": "CANCELLED"}, *events[1:]]
+    [sentence] = trouble_with_array(again, *ELEMENTS, events=cancelled)
+    assert sentence == "many: run 1 was told as CANCELLED, which it never was"
 
 
 @pytest.mark.parametrize(
@@ -348,7 +362,7 @@ def test_a_slot_may_be_leased_under_a_cap_that_has_it(at: float) -> None:
 def test_a_slot_above_a_confirmed_cap_may_not(at: float) -> None:
     above = Lease(ABOVE, 3)
     for evidence in ({"leases": {above: at}}, {"tasks": [Task(above, at, at + 9)]}):
-        [sentence] = find_trouble(replace(CLEAN, caps=LOWERED, **evidence))  # type: ignore[arg-type]
+        [sentence] = find_trouble(replace(CLEAN, caps=LOWERED, **evidence))
         assert sentence.startswith("slot default/1/3 was leased above the cap of 1, ")
 
 
@@ -480,6 +494,11 @@ def test_a_long_storm_begins_with_an_array_of_two_levels() -> None:
 
     assert largest(False) <= 8
     assert largest(True) > limits.ARRAY_STEP
+
+
+def test_a_storm_goes_on_although_messages_are_in_a_dead_deciders_hands() -> None:
+    look = Look(now=90.0, sent=50, ended=20, astray=12, held=4, cap=4, live=4, peak=4, in_flight=12, struck=0)
+    assert (look.backlog, look.unfinished) == (18, 46)
 
 
 def test_what_struck_is_told_by_place() -> None:
