@@ -18,12 +18,14 @@ from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from fleetcap import limits
+from fleetcap.decide import arrays
 from fleetcap.model import JobStatus
 from local.chaos import report
 from local.chaos.evidence import gather
-from local.chaos.plan import bursts, strokes
+from local.chaos.listener import Listener
+from local.chaos.plan import LARGE_ARRAY_JOBS, TORN, TORN_ELEMENTS, WHOLE, bursts, strokes
 from local.chaos.storm import Storm, Ticker, config
-from local.chaos.verdict import Found, find_trouble, none_after_the_end
+from local.chaos.verdict import DEPENDENCY, HEARTBEAT_LOST, Found, find_trouble, none_after_the_end
 from local.client import Client
 from local.cloud import Cloud, CloudError, unwind_on_signals
 from local.deploy import Synth, deploy
@@ -85,25 +87,28 @@ def _story(order: Order, cloud: Cloud, folder: Path, console: Console) -> tuple[
             endpoints = cloud.start()
             client = Client(endpoints, deploy(synth.assembly(), endpoints))
             good, bad = _samples(folder / "samples")
-            client.upload([path for path in (*good, *bad) if path.exists()])
+            client.upload([path for path in (folder / "samples").iterdir() if path.is_file()])
+            listener = Listener(client)
         client.record_anew()
-        names = [[path.name for path in paths] for paths in (good, bad)]
-        messages = bursts(order.seed, client.outputs["InputBucketName"], *names)
         with Ticker(client), report.told(console) as show:
             storm = Storm(client, order.cap, order.seed, 60 * order.minutes, order.jobs, show)
+            messages = bursts(order.seed, client.outputs["InputBucketName"], good, bad, storm.long)
             began_at = time.monotonic()
             storm.rage(messages, strokes(order.seed, order.cap, storm.long))
             calm_at = time.monotonic()
             unsettled = storm.settle()
             settled_at = time.monotonic()
-        found = gather(cloud, client, storm, order.cap, unsettled, folder / "samples")
+        found = gather(cloud, client, storm, listener, order.cap, unsettled, folder / "samples")
         spans = {"storm_s": round(calm_at - began_at, 1), "calm_s": round(settled_at - calm_at, 1)}
         figures = {"seed": order.seed, **_figures(found, storm), **spans, **bill(client.recording())}
         return figures, find_trouble(found)
 
 
-def _samples(folder: Path) -> tuple[list[Path], list[Path]]:
-    """A handful of small inputs: unsorted and sorted BAM, SAM; and what can only fail, the last one not even there."""
+def _samples(folder: Path) -> tuple[list[str], list[str]]:
+    """A handful of small inputs: unsorted and sorted BAM, SAM; and what can only fail, the last one not even there.
+
+    Beside them lie the sources of arrays, one for each element.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     good = [folder / f"{name}.bam" for name in "abc"]
@@ -115,21 +120,34 @@ def _samples(folder: Path) -> tuple[list[Path], list[Path]]:
     truncated, nonsense = folder / "truncated.bam", folder / "nonsense.sam"
     truncated.write_bytes(good[2].read_bytes()[:-100])
     nonsense.write_text("these are no alignments\n")
-    return [*good, sorted_bam, sam], [truncated, nonsense, folder / "missing.bam"]
+    for index in range(LARGE_ARRAY_JOBS):
+        for name, torn in ((WHOLE, False), (TORN, index in TORN_ELEMENTS)):
+            shutil.copy(truncated if torn else good[0], folder / name.replace(arrays.INDEX, str(index)))
+    return [path.name for path in (*good, sorted_bam, sam)], [truncated.name, nonsense.name, "missing.bam"]
 
 
 def _figures(found: Found, storm: Storm) -> dict[str, Any]:
     failed = found.with_status(JobStatus.FAILED)
+    completed = found.with_status(JobStatus.COMPLETED)
+    tenants = sorted({order.tenant for order in found.sent.values()})
     return {
         "jobs": len(found.jobs),
         "messages": storm.ledger.messages,
-        "completed": len(found.with_status(JobStatus.COMPLETED)),
+        "completed": len(completed),
         "failed": len(failed),
-        "given_up": sum(not found.sent[job.key].bad for job in failed if job.key in found.sent),
+        "given_up": sum(job.error.startswith(HEARTBEAT_LOST) for job in failed),
+        "dependents": sum(bool(order.after) for order in found.sent.values()),
+        "failed_for_a_parent": sum(job.error.startswith(DEPENDENCY) for job in failed),
+        "arrays": sum(bool(order.array) for order in found.sent.values()),
+        "elements": sum(order.array for order in found.sent.values()),
+        "completed_by_tenant": {tenant: sum(job.tenant == tenant for job in completed) for tenant in tenants},
+        "events": len(found.events),
         "rejected": len(found.rejected),
         "attempts": sum(job.attempt for job in found.jobs),
         "interruptions": sum(job.interruptions for job in found.jobs),
         "cap": found.cap,
+        "caps": [cap.cap for cap in found.caps],
+        "highest_cap": found.highest_cap,
         "peak_live_tasks": found.meter.peak_live_tasks,
         "tasks_launched": found.meter.tasks_launched,
         "messages_in_flight": sum(taken for _, taken in found.depths.values()),

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from fleetcap import catalog, keys
-from fleetcap.model import Job, JobStatus
+from fleetcap.model import Job, JobStatus, Lease
+from local.chaos.listener import Listener
 from local.chaos.plan import kinds
-from local.chaos.storm import Storm, dead_letters, depths
-from local.chaos.verdict import Found, Stored
+from local.chaos.storm import POOL, Storm, dead_letters, depths, unpublished
+from local.chaos.verdict import Found, Stored, Task
 from local.client import Client
 from local.cloud import Cloud
 from local.results import verify
 
 WORKERS_LOGS: Final = "Fleetcap-Worker"
 """How the name of the log group begins that the worker stack makes."""
+TOLD_WITHIN_S: Final = 60
+"""How long the last events may take once all is done: the stream tries again each second what did not succeed."""
 
 
-def gather(cloud: Cloud, client: Client, storm: Storm, cap: int, unsettled: str, folder: Path) -> Found:
+def gather(
+    cloud: Cloud, client: Client, storm: Storm, listener: Listener, cap: int, unsettled: str, folder: Path
+) -> Found:
     """Look at everything once. `folder` holds the good sources by name, and takes what is fetched."""
     ledger = storm.ledger
     jobs = _all_jobs(client)
     lines = _workers_lines(client)
+    claims = [line for line in lines if line["message"] == "claimed"]
     ends = [line for line in lines if line["message"] == "ended" and line["accepted"]]
+    events = _events(listener, jobs)
     objects = _objects(client)
     return Found(
         cap=cap,
@@ -36,13 +45,19 @@ def gather(cloud: Cloud, client: Client, storm: Storm, cap: int, unsettled: str,
         sent=ledger.sent,
         refused=ledger.refused,
         jobs=jobs,
-        given_up=ledger.failed,
+        given_up=ledger.failed | {event["workflow_key"] for event in events if event["status"] == JobStatus.FAILED},
         objects=objects,
         uploads=_uploads(client),
         unverified=list(_unverified(client, jobs, objects, folder)),
-        claims=Counter(f"{line['job']} attempt {line['attempt']}" for line in lines if line["message"] == "claimed"),
+        claims=Counter(f"{line['job']} attempt {line['attempt']}" for line in claims),
+        first_claims=_earliest((line["key"], line["time"]) for line in claims),
         completions=Counter(line["job"] for line in ends if line["outcome"] == JobStatus.COMPLETED.value),
-        slots=client.table.slots("default"),
+        events=events,
+        unpublished=unpublished(client),
+        slots=client.table.slots(POOL),
+        caps=ledger.caps,
+        leases=ledger.leases,
+        tasks=list(_tasks(client)),
         meter=client.meter(),
         rejected=list(_rejected(client)),
         depths=depths(client),
@@ -71,6 +86,30 @@ def _workers_lines(client: Client) -> list[dict[str, Any]]:
         for page in logs.get_paginator("filter_log_events").paginate(logGroupName=name):
             texts.update(event["message"] for event in page["events"] if event["message"].startswith("{"))
     return [json.loads(text) for text in texts]
+
+
+def _earliest(times: Iterable[tuple[str, float]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, at in times:
+        found[name] = min(at, found.get(name, at))
+    return found
+
+
+def _events(listener: Listener, jobs: Sequence[Job]) -> list[dict[str, Any]]:
+    """Everything that was told of jobs, once each of these has been told of, or for as long as that may take."""
+    ended = {job.id for job in jobs if job.ended}
+    give_up_at = time.monotonic() + TOLD_WITHIN_S
+    listener.hear()
+    while ended - {event["job_id"] for event in listener.heard} and time.monotonic() < give_up_at:
+        time.sleep(1)
+        listener.hear()
+    return listener.heard
+
+
+def _tasks(client: Client) -> Iterator[Task]:
+    """Every task that the Fargate knows, by the lease that it was begun under."""
+    for task in client.tasks():
+        yield Task(Lease.parse(task["startedBy"]), task["createdAt"], task["stoppedAt"] or math.inf)
 
 
 def _objects(client: Client) -> dict[str, Stored]:

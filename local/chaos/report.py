@@ -55,7 +55,9 @@ def closing(figures: Mapping[str, Any], trouble: Sequence[str]) -> RenderableTyp
         table.add_row(name, f"{figures[name]:,}", words)
     verdict = (
         Text(
-            "✔ every job ended once, every artifact is there once and valid, the cap held, nothing leaked", "bold green"
+            "✔ every job ended once, in order, and was told of; every artifact is there once and valid; each cap held; "
+            "nothing leaked",
+            "bold green",
         )
         if not trouble
         else Text("\n".join(f"✘ {sentence}" for sentence in trouble), "bold red")
@@ -90,12 +92,18 @@ _CLOSING: Final = {
     "jobs": "workflow keys",
     "messages": "some of them twice, some again later, some that nobody can read",
     "completed": "sorted BAM and index in the cache, each distinct result verified",
-    "failed": "all others: their sources are bad, or they were given up",
+    "failed": "all others: their sources are bad, or a parent's or element's, or they were given up",
     "given_up": "good jobs among them, after more deaths of their workers than are allowed",
+    "dependents": "jobs that wait for others, in chains, diamonds, or for a whole array",
+    "failed_for_a_parent": "those of them whose parent failed, and that were to fail with it",
+    "arrays": "that end when all their elements have, and count them",
+    "elements": "jobs of these arrays",
+    "events": "of jobs' ends, at least one each, heard by a rule on the deployment's bus",
     "rejected": "messages that can never run, with their reasons",
     "attempts": "claims of jobs by workers",
     "interruptions": "attempts that ended with their worker",
-    "cap": "workers at most",
+    "cap": "workers at most, as it is configured",
+    "highest_cap": "the same, as it was set meanwhile: down and up again in each minute",
     "peak_live_tasks": "as the Fargate itself counted them",
     "tasks_launched": "by the same count",
     "messages_in_flight": "taken by a decider that died; they come again and find their jobs done",

@@ -7,7 +7,7 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
@@ -15,18 +15,23 @@ from typing import Any, Final, Generic, TypeVar
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from fleetcap import limits
-from fleetcap.model import Job, JobStatus, Slot
-from local.chaos.plan import LONG_FROM_S, ROUND_S, Burst, Sent, Stroke, kinds
+from fleetcap import limits, pools
+from fleetcap.adapters.system import SystemClock
+from fleetcap.model import Job, JobStatus, Lease, Pool, Slot
+from local.chaos.plan import CAPS, LONG_FROM_S, ROUND_S, TENANT_WEIGHTS, Burst, Sent, Stroke, kinds
+from local.chaos.verdict import Cap
 from local.client import Client
 from local.cloud import CloudError
 from local.fargate.faults import ACTS
 
+POOL: Final = "default"
 LOOK_EVERY_S: Final = 0.5
 TICK_EVERY_S: Final = 3.0
 """Ticks by hand, beside those of the schedule: what needs one heals sooner, and two ticks at once become common."""
 BACKLOG_JOBS_PER_SLOT: Final = 6
-"""No burst is sent while more jobs than this wait for each slot: the queue is rarely empty, and never long."""
+"""No burst is sent while more jobs than this wait for each slot: the queue is rarely empty, and never long. Those whose
+message a decider took along when it died do not count: they come again after minutes, and the storm goes on.
+"""
 VICTIM_AGE_S: Final = 4.0
 ACT_EVERY_S: Final = 2.0
 """Acts that had to wait for a task do not all fall on the first that comes, or none would live to do anything."""
@@ -46,8 +51,8 @@ assert 1.25 * limits.BACKOFF_MAX_S + limits.TICK_PERIOD_S < STILL_S  # noqa: S10
 
 def config(cap: int) -> dict[str, object]:
     """The stacks' knobs: workers that leave soon once there is nothing to do, and die soon once they are told to."""
-    pool = {"name": "default", "cap": cap, "idle_exit_s": WORKER_IDLE_EXIT_S, "stop_timeout_s": WORKER_STOP_TIMEOUT_S}
-    return {"pools": [pool]}
+    pool = {"name": POOL, "cap": cap, "idle_exit_s": WORKER_IDLE_EXIT_S, "stop_timeout_s": WORKER_STOP_TIMEOUT_S}
+    return {"pools": [pool | {"fair_shares": True, "tenant_weights": TENANT_WEIGHTS}]}
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,7 @@ class Look:
     now: float
     sent: int
     ended: int
+    astray: int
     held: int
     cap: int
     live: int
@@ -70,6 +76,11 @@ class Look:
         """How much is left to settle. While work is done this falls, and it cannot fall for ever."""
         return self.sent - self.ended + self.held + self.in_flight
 
+    @property
+    def backlog(self) -> int:
+        """How many jobs wait or run, those left out that are astray: sent long ago, and not yet in the table."""
+        return self.sent - self.ended - self.astray
+
 
 Show = Callable[[str, Look], None]
 """Told the part of the story and how things stand, again and again."""
@@ -80,11 +91,18 @@ class Ledger:
     """What was ordered and done so far."""
 
     sent: dict[str, Sent] = field(default_factory=dict)
+    sent_at: dict[str, float] = field(default_factory=dict)
+    """The same keys, in seconds since the storm began."""
     messages: int = 0
     refused: set[str] = field(default_factory=set)
     completed: set[str] = field(default_factory=set)
+    """Seen to complete, and so for good; but for arrays, of which a message that comes later begins another run."""
     failed: set[str] = field(default_factory=set)
     """Seen to fail, once at least: a message that comes later begins another run of these."""
+    caps: list[Cap] = field(default_factory=list)
+    """Every cap that was in force, in order; the first is the configured one."""
+    leases: dict[Lease, float] = field(default_factory=dict)
+    """When a look at the table first found each of them."""
     acts: Counter[str] = field(default_factory=Counter)
     faults: list[dict[str, Any]] = field(default_factory=list)
     """As the servers told of them when the storm ended."""
@@ -112,7 +130,7 @@ class Storm:
         self._put_off: list[Stroke] = []
         self._act_at = 0.0
         self._went_on: tuple[int, float] = (0, 0.0)
-        self.ledger = Ledger()
+        self.ledger = Ledger(caps=[Cap(cap)])
 
     def rage(self, bursts: Iterator[Burst], strokes: Iterator[Stroke]) -> None:
         """Send and strike until the time is over, the jobs are sent and every kind has struck; then all is calm."""
@@ -125,13 +143,14 @@ class Storm:
                 self._strike(due.take())
             self._strike_what_was_put_off()
             self._resume(until=self._now)
-            if self._now >= send_at and look.sent - look.ended < BACKLOG_JOBS_PER_SLOT * self._cap:
+            if self._now >= send_at and look.backlog < BACKLOG_JOBS_PER_SLOT * self._cap:
                 self._send(coming.take())
                 send_at = self._now + coming.head.gap_s
             time.sleep(LOOK_EVERY_S)
         self.ledger.faults = self._client.faults()
         self._client.calm()
         self._resume(until=math.inf)
+        self._set_cap(None)
 
     def settle(self) -> str:
         """Wait until every job has ended and every slot is empty; a sentence about what is not when time is up."""
@@ -170,6 +189,7 @@ class Storm:
 
     def _send(self, burst: Burst) -> None:
         self.ledger.sent |= burst.orders
+        self.ledger.sent_at |= dict.fromkeys(burst.orders, self._now)
         self.ledger.refused |= burst.refused
         self.ledger.messages += len(burst.bodies)
         self._client.send(burst.bodies)
@@ -178,11 +198,29 @@ class Storm:
 
     def _strike(self, stroke: Stroke) -> None:
         """One that still waits for its call or task is not ordered a second time: storms must not pile up."""
-        if stroke.kind in ACTS:
+        if stroke.kind in CAPS:
+            self._set_cap(stroke.options["cap"])
+            self.ledger.acts[stroke.kind] += 1
+        elif stroke.kind in ACTS:
             if stroke.kind not in {waiting.kind for waiting in self._put_off}:
                 self._put_off.append(stroke)
         elif not any(_is(fault, stroke) for fault in self._client.faults()):
             self._client.fault(stroke.kind, **stroke.options)
+
+    def _set_cap(self, cap: int | None) -> None:
+        """Say it and see it through, as `fleetcap pools set --cap` does. None: as it is configured."""
+        table, clock = self._client.table, SystemClock()
+        said_at = clock.now()
+        _, pool = pools.change(table, clock, Pool(POOL, self._cap), {"cap": cap})
+        for _ in pools.fit_the_cap(table, clock, pool, max(table.override(POOL).cap_max, pool.cap)):
+            pass
+        self._note_leases(table.slots(POOL))
+        self.ledger.caps.append(Cap(pool.cap, said_at, clock.now()))
+
+    def _note_leases(self, slots: Sequence[Slot]) -> None:
+        for slot in slots:
+            if slot.held:
+                self.ledger.leases.setdefault(slot.lease, time.time())
 
     def _strike_what_was_put_off(self) -> None:
         """An act needs a task that runs, so it may have to wait for one."""
@@ -214,19 +252,24 @@ class Storm:
 
     def _look(self) -> Look:
         ledger = self.ledger
-        pending = self._client.table.jobs([key for key in ledger.sent if key not in ledger.completed]).values()
-        failed = {job.key for job in pending if job.status is JobStatus.FAILED}
-        ledger.completed |= {job.key for job in pending if job.status is JobStatus.COMPLETED}
-        ledger.failed |= failed
-        slots = self._client.table.slots("default")
+        found = self._client.table.jobs([key for key in ledger.sent if key not in ledger.completed])
+        pending = found.values()
+        ledger.completed |= {job.key for job in pending if job.status is JobStatus.COMPLETED and not job.request.array}
+        ledger.failed |= {job.key for job in pending if job.status is JobStatus.FAILED}
+        known = ledger.completed | found.keys()
+        unknown = [key for key in ledger.sent if key not in known]
+        astray = sum(self._now - ledger.sent_at[key] > limits.DECIDER_TIMEOUT_S for key in unknown)
+        slots = self._client.table.slots(POOL)
+        self._note_leases(slots)
         meter = self._client.meter()
         struck = Ledger(acts=ledger.acts, faults=ledger.faults or self._client.faults()).struck
         return Look(
             now=self._now,
             sent=len(ledger.sent),
-            ended=len(ledger.completed) + len(failed),
+            ended=len(known) - sum(not job.ended for job in pending),
+            astray=astray,
             held=sum(slot.held for slot in slots),
-            cap=self._cap,
+            cap=ledger.caps[-1].cap,
             live=meter.live_tasks,
             peak=meter.peak_live_tasks,
             in_flight=sum(sum(depth) for depth in depths(self._client).values()),
@@ -240,7 +283,7 @@ class Storm:
     def _what_is_left(self, look: Look) -> str:
         jobs = self._client.table.jobs(list(self.ledger.sent))
         open_jobs = [_described(key, job) for key in self.ledger.sent if not ((job := jobs.get(key)) and job.ended)]
-        held = [_slot_described(slot) for slot in self._client.table.slots("default") if slot.held]
+        held = [_slot_described(slot) for slot in self._client.table.slots(POOL) if slot.held]
         parts = [*open_jobs[:5], *held, f"{look.in_flight} messages in flight", f"{look.live} tasks alive"]
         more = f" and {len(open_jobs) - 5} jobs more" if len(open_jobs) > 5 else ""  # noqa: PLR2004
         return f"nothing went on for {STILL_S} s of calm, and this is left: {'; '.join(parts)}{more}"
@@ -254,6 +297,11 @@ def depths(client: Client) -> Mapping[str, tuple[int, int]]:
 def dead_letters(client: Client) -> Mapping[str, int]:
     """How many messages each dead-letter queue holds."""
     return {name: sum(_depth(client, f"{name}DeadLetterQueueUrl")) for name in ("Intake", "Events")}
+
+
+def unpublished(client: Client) -> int:
+    """How many notes of what the bus did not take lie in their queue."""
+    return sum(_depth(client, "UnpublishedQueueUrl"))
 
 
 def _depth(client: Client, output: str) -> tuple[int, int]:

@@ -24,7 +24,7 @@ def test_a_storm_of_a_minute_loses_nothing_leaks_nothing_and_stays_under_the_cap
     assert trouble == [], said.getvalue()
     assert figures["jobs"] >= JOBS
     assert figures["completed"] + figures["failed"] == figures["jobs"]
-    assert 0 < figures["peak_live_tasks"] <= CAP
+    assert 0 < figures["peak_live_tasks"] <= figures["highest_cap"]
     struck = {kind: sum(places.values()) for kind, places in figures["struck"].items()}
     assert {kind for kind in kinds() if not struck.get(kind)} == set()
     assert json.loads((tmp_path / "chaos.json").read_text()) == {**figures, "trouble": []}
