@@ -105,6 +105,8 @@ class Fleet:
         What keeps one launch from starting would keep the next, unless that one comes from another provider. A slot is
         leased only where its launch is sent at once: whoever else has time may take the others.
         """
+        if not leases:
+            return 0, True
         pool = standing.pool
         candidates = capacity.candidates(pool, standing.slots)
         providers = capacity.Providers(pool, standing.slots, self.clock.now())
@@ -134,10 +136,10 @@ class Fleet:
         pool = pool.under(banks[0].override)
         for number in range(1, pool.banks) if whole else self._some_banks(pool.banks, near):
             banks.setdefault(number, self.table.bank(pool.name, number))
-        slots = {slot.id: slot for number in sorted(banks) for slot in banks[number].slots}
+        slots = {slot.id.number: slot for number in sorted(banks) for slot in banks[number].slots}
         for number in [*sorted(banks), pool.banks]:
             new = number >= pool.banks
-            missing = [slot for slot in keys.slot_ids(pool.name, pool.cap, number) if slot not in slots]
+            missing = [slot for slot in keys.slot_ids(pool.name, pool.cap, number) if slot.number not in slots]
             if not missing or (new and capacity.candidates(pool, list(slots.values()))):
                 continue
             self.table.create_slots(self.time.each(missing), self.clock.now())
@@ -145,7 +147,7 @@ class Fleet:
                 self.table.widen(pool.name, number + 1)
                 pool = replace(pool, banks=number + 1)
             banks[number] = self.table.bank(pool.name, number)
-            slots |= {slot.id: slot for slot in banks[number].slots}
+            slots |= {slot.id.number: slot for slot in banks[number].slots}
         share = min(len(banks) / pool.banks, 1.0)
         return Standing(pool, list(slots.values()), banks[0].reservations, share, tuple(banks))
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property, lru_cache
 from typing import Final, NamedTuple
 
 from fleetcap import limits
@@ -180,19 +181,15 @@ class Pool:
 
     def under(self, override: Override) -> Pool:
         """The pool as it is configured, but for what was said of it since."""
-        said = {name: value for name in OVERRIDABLE if (value := getattr(override, name)) is not None}
-        return replace(
-            self,
-            **said,
-            mode=override.mode,
-            reason=override.reason,
-            version=override.version,
-            banks=max(override.banks, 1),
-        )
+        told = ((name, getattr(override, name)) for name in _TOLD)
+        changed = {name: value for name, value in told if value is not None and value != getattr(self, name)}
+        return replace(self, **changed) if changed else self
 
 
 OVERRIDABLE: Final = ("cap", "min_workers", "warm_workers", "budget_task_hours")
 """What may be set at run time, without a deploy."""
+_TOLD: Final = (*OVERRIDABLE, "mode", "reason", "version", "banks")
+"""What an override says of a pool, None where it says nothing of it."""
 
 
 @dataclass(frozen=True)
@@ -290,7 +287,7 @@ class Slot:
     used_s: float = 0.0
     cap_version: int = 0
 
-    @property
+    @cached_property
     def lease(self) -> Lease:
         """The fence of whoever acts for this slot now."""
         return Lease(self.id, self.generation)
@@ -371,6 +368,7 @@ class Attempt:
     ended_at: float
 
 
+@lru_cache(maxsize=1_024)
 def key_hash(key: str) -> str:
     """A short stable name for a workflow key: 16 hex digits."""
     return hashlib.sha256(key.encode()).hexdigest()[:16]

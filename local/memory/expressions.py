@@ -54,16 +54,16 @@ class _Reader:
         return False
 
     def _any(self) -> Test:
-        tests = [self._all()]
+        test = self._all()
         while self._follows("OR"):
-            tests.append(self._all())
-        return tests[0] if len(tests) == 1 else lambda item, values: any(test(item, values) for test in tests)
+            test = _either(test, self._all())
+        return test
 
     def _all(self) -> Test:
-        tests = [self._one()]
+        test = self._one()
         while self._follows("AND"):
-            tests.append(self._one())
-        return tests[0] if len(tests) == 1 else lambda item, values: all(test(item, values) for test in tests)
+            test = _both(test, self._one())
+        return test
 
     def _one(self) -> Test:
         word = self._next()
@@ -110,6 +110,14 @@ class _Reader:
         if not word.startswith(":"):
             raise self._wrong(word)
         return word
+
+
+def _either(one: Test, other: Test) -> Test:
+    return lambda item, values: one(item, values) or other(item, values)
+
+
+def _both(one: Test, other: Test) -> Test:
+    return lambda item, values: one(item, values) and other(item, values)
 
 
 def _words(expression: str) -> list[str]:

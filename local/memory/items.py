@@ -22,8 +22,8 @@ _REMEMBERED: Final = 50_000
 
 def remembering() -> Reader:
     """A reader for items that are never changed: each is read once. It keeps what it read, so make one per store."""
-    slot, job, queued, running = READER
-    return Reader(_remembered(slot), _remembered(job), _remembered(queued), _remembered(running))
+    slot, job, queued, running, override = READER
+    return Reader(_remembered(slot), _remembered(job), _remembered(queued), _remembered(running), _remembered(override))
 
 
 def _remembered(read: Callable[[keys.Item], T]) -> Callable[[keys.Item], T]:

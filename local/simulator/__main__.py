@@ -74,7 +74,7 @@ def tally(seeds: list[int]) -> Tally:
             result = run(plan_of(seed))
             violations = [(seed, str(result.violation))] if result.violation else []
             total.add(Tally(1, 0, violations, result.seen, result.calls, result.seconds))
-            if number % GARBAGE_EVERY == 0:
+            if number % GARBAGE_EVERY == GARBAGE_EVERY - 1:
                 collect()
     if seeds[0] < LARGE_FROM:
         total.small, total.cpu_s = len(seeds), time.process_time() - began_at

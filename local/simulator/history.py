@@ -197,6 +197,8 @@ class History:
         self.tick_at = BEGAN_AT + self.random.uniform(0.0, limits.TICK_PERIOD_S)
         self.names: Counter[str] = Counter()
         self.strangers: set[str] = set()
+        self._pools: dict[tuple[int, str], Pool] = {}
+        """As they are configured. Pools never change, so each is made once."""
         self._cap_before = plan.cap
         self._image, self._image_before, self._image_at = "1", "1", BEGAN_AT
         self._events_late_s = self._table_back_at = 0.0
@@ -259,10 +261,10 @@ class History:
     def settle(self) -> None:
         """Until nothing is left to do. Raises Violation, also where that takes longer than it may."""
         world, truth = self.world, self.truth
-        deadline = self._deadline()
+        due, deadline = world.due, self._deadline()
         while True:
             world.horizon = self.tick_at
-            if world.due and world.due[0][0] < self.tick_at:
+            if due and due[0][0] < self.tick_at:
                 world.step()
             elif not truth.quiet:
                 world.now = self.tick_at
@@ -336,17 +338,21 @@ class History:
         )
 
     def _pool(self) -> Pool:
+        cap, image = self._configured_cap(), self._configured_image()
+        return self._pools.get((cap, image)) or self._pools.setdefault((cap, image), self._pool_of(cap, image))
+
+    def _pool_of(self, cap: int, image: str) -> Pool:
         plan = self.plan
         return Pool(
             POOL,
-            self._configured_cap(),
+            cap,
             LAUNCH,
             plan.lanes,
             dispatch_deadline_s=plan.dispatch_deadline_s,
             waiting_limit_s=plan.waiting_limit_s,
             active_jobs_max=plan.active_jobs_max,
             providers=plan.providers,
-            image=self._configured_image(),
+            image=image,
             fair_shares=plan.fair_shares,
             tenant_weights=plan.tenant_weights,
             parents_limit_s=plan.parents_limit_s,
@@ -936,9 +942,12 @@ class Calls:
             self.process.world.log(self.process.name, told(what), outcome)
 
 
+_to_wire = TypeSerializer().serialize
+
+
 def _wired(item: keys.Item) -> dict[str, Any]:
     """An item as streams spell it."""
-    return {name: TypeSerializer().serialize(value) for name, value in item.items()}
+    return {name: _to_wire(value) for name, value in item.items()}
 
 
 def told(what: object) -> str:

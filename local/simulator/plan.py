@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 from itertools import pairwise
 from random import Random
 from typing import Final
@@ -187,30 +188,30 @@ class Plan:
     without: frozenset[int] = field(default_factory=frozenset)
     """The faults that a shrunk history leaves out, by their order."""
 
-    @property
+    @cached_property
     def faultless(self) -> bool:
         """Nothing goes wrong, so the bounds of the normal case apply."""
         calm = not (self.faults and self.fault_rate) and not self.troubles and not self.skew_s and not self.words
         return calm and self.lag_s <= SHORT_S and self.latency_s <= SHORT_S
 
-    @property
+    @cached_property
     def parents(self) -> dict[str, tuple[str, ...]]:
         """What each job that waits for others depends on."""
         jobs = (message.job for message in self.messages)
         return {job.key: job.depends_on for job in jobs if job and job.depends_on}
 
-    @property
+    @cached_property
     def linked(self) -> bool:
         """Whether the end of any job concerns another."""
         return bool(self.parents) or any(message.job and message.job.array for message in self.messages)
 
-    @property
+    @cached_property
     def caps(self) -> list[int]:
         """Every cap in force at some time."""
         configured = [trouble.amount for trouble in self.troubles if trouble.kind is Trouble.CAP]
         return [self.cap, *configured, *(word.amount for word in self.words if word.word is Word.CAP)]
 
-    @property
+    @cached_property
     def providers(self) -> dict[str, int]:
         """The pool's capacity providers."""
         if not self.spot:

@@ -79,9 +79,13 @@ class Reader(NamedTuple):
     job: Callable[[keys.Item], Job]
     queued: Callable[[keys.Item], Queued]
     running: Callable[[keys.Item], Running]
+    override: Callable[[keys.Item], Override]
 
 
-READER: Final = Reader(keys.slot_from, keys.job_from, keys.queued_from, keys.running_from)
+READER: Final = Reader(keys.slot_from, keys.job_from, keys.queued_from, keys.running_from, keys.override_from)
+
+
+_NOTHING_SAID: Final = Override()
 
 
 class StoredControlTable:
@@ -103,13 +107,13 @@ class StoredControlTable:
     def bank(self, pool: str, number: int) -> Bank:
         slots: list[Slot] = []
         reservations: list[Reservation] = []
-        override = Override()
+        override = _NOTHING_SAID
         for item in self._items.partition(keys.bank_pk(pool, number)):
             sk = item[keys.TABLE_SK]
             if sk.startswith(keys.SLOT_SK):
                 slots += self._legible(self._read.slot, [item])
             elif sk == keys.POOL_SK:
-                override = keys.override_from(item)
+                override = self._read.override(item)
             elif sk.startswith(keys.RESERVATION_SK):
                 reservations += self._legible(keys.reservation_from, [item])
         return Bank(slots, override, reservations)
@@ -174,7 +178,7 @@ class StoredControlTable:
 
     def override(self, pool: str) -> Override:
         item = self._items.get(keys.override_key(pool))
-        return keys.override_from(item) if item else Override()
+        return self._read.override(item) if item else _NOTHING_SAID
 
     def say(self, pool: str, said: Mapping[str, Any], version: int, op: str) -> Override | None:
         item = self._write(keys.override_write(pool, said, version, op))

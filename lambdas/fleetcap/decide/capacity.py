@@ -69,16 +69,24 @@ def candidates(pool: Pool, slots: Sequence[Slot]) -> list[Slot]:
     return [s for s in slots if s.state is SlotState.EMPTY and not s.retire and s.id.number < pool.cap]
 
 
-def backoff(slots: Sequence[Slot], now: float) -> Backoff:
+_NO_ANSWER: Final = "a launch has had no answer yet"
+_FREE: Final = Backoff(0, 0.0, _NO_ANSWER)
+
+
+def backoff(slots: Sequence[Slot], now: float, provider: str = "") -> Backoff:
     """What the slots tell of launches that failed, or have no answer, since the last worker that became ready.
 
     A launch without an answer is never given up, but while there is one, the next is tried only minutes later: what
-    is wrong with it may well be wrong with all.
+    is wrong with it may well be wrong with all. With a `provider` they tell of launches from this one alone.
     """
-    forgotten = max([slot.ready_at for slot in slots], default=0.0)
-    remembered = max(forgotten, now - limits.STRIKES_REMEMBERED_S)
-    failed = [s for s in slots if s.failed_at > remembered]
-    unanswered = [s for s in slots if unresolved(s, now) and s.leased_at > forgotten]
+    oldest = now - limits.STRIKES_REMEMBERED_S
+    if not [s for s in slots if s.failed_at > oldest or unresolved(s, now)]:
+        return _FREE
+    forgotten = max([s.ready_at for s in slots if _from(s.ready_with, provider)], default=0.0)
+    remembered = max(forgotten, oldest)
+    failed = [s for s in slots if s.failed_at > remembered and _from(s.failed_with, provider)]
+    mine = [s for s in slots if _from(s.provider, provider)]
+    unanswered = [s for s in mine if unresolved(s, now) and s.leased_at > forgotten]
     until = [s.retry_at for s in failed] + [s.leased_at + limits.BACKOFF_MAX_S for s in unanswered]
     # A lease from another provider may have left its own count on the slot: a failure is one strike at the least.
     strikes = max([max(s.strikes, 1) for s in failed], default=0)
@@ -90,16 +98,20 @@ def backoff(slots: Sequence[Slot], now: float) -> Backoff:
 def _reason(failed: Sequence[Slot], strikes: int) -> str:
     """In a person's words, with what was said of the last failure."""
     if not strikes:
-        return "a launch has had no answer yet"
+        return _NO_ANSWER
     last = max(failed, key=lambda slot: slot.failed_at)
     times = "a launch failed" if strikes == 1 else f"{strikes} launches in a row failed"
     return f"{times}: {last.why}" if last.why else times
 
 
+def _from(provider: str, wanted: str) -> bool:
+    """Whether what a slot tells is of this provider; of any, where none is wanted."""
+    return not wanted or (provider or ON_DEMAND) == wanted
+
+
 def unresolved(slot: Slot, now: float) -> bool:
     """RunTask was sent a while ago, and nobody knows yet what became of it."""
-    waited_s = now - slot.leased_at
-    return slot.state is SlotState.LAUNCHING and not slot.arn and waited_s > limits.RESEND_AFTER_S
+    return slot.state is SlotState.LAUNCHING and not slot.arn and now - slot.leased_at > limits.RESEND_AFTER_S
 
 
 def pool_backoff(pool: Pool, slots: Sequence[Slot], now: float) -> Backoff:
@@ -114,17 +126,7 @@ def _backoffs(pool: Pool, slots: Sequence[Slot], now: float) -> dict[str, Backof
     providers = list(_weights(pool))
     if len(providers) == 1:
         return {providers[0]: backoff(slots, now)}
-    return {provider: backoff([_of(slot, provider) for slot in slots], now) for provider in providers}
-
-
-def _of(slot: Slot, provider: str) -> Slot:
-    """What the slot tells of one provider."""
-    return replace(
-        slot,
-        state=slot.state if (slot.provider or ON_DEMAND) == provider else SlotState.EMPTY,
-        ready_at=slot.ready_at if (slot.ready_with or ON_DEMAND) == provider else 0.0,
-        failed_at=slot.failed_at if (slot.failed_with or ON_DEMAND) == provider else 0.0,
-    )
+    return {provider: backoff(slots, now, provider) for provider in providers}
 
 
 def _weights(pool: Pool) -> Mapping[str, int]:
@@ -213,11 +215,14 @@ def scale(view: View, wanted: Collection[str] | None, most: int) -> list[LeaseFo
     What room is then left goes to workers that are to stand by. A job that takes a lane of one of them brings the lease
     for the next with it.
     """
+    room = min(most, len(candidates(view.pool, view.slots)), limits.LEASES_PER_DECISION)
+    anybody = view.queued or view.pool.warm_workers or floor(view.pool, view.reservations, view.now)
+    if room <= 0 or not anybody:
+        return []
+    room = min(room, Providers(view.pool, view.slots, view.now).room)
     lanes = _Lanes(view)
     leases: list[LeaseFor] = []
     passing: list[float] = []
-    room = min(most, len(candidates(view.pool, view.slots)), limits.LEASES_PER_DECISION)
-    room = min(room, Providers(view.pool, view.slots, view.now).room)
     for job in sorted(view.queued, key=lambda job: job.rank):
         if len(leases) >= room:
             break
