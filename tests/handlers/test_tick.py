@@ -373,7 +373,7 @@ def slowed(fleet: Fleet, clock: HandClock, seconds: float = 5.0, pools: int = 1)
 
 @pytest.mark.parametrize("pools", [1, 2, 3, 5])
 def test_however_slow_the_calls_a_tick_tells_its_gauges_in_time_and_each_pool_has_its_turn(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines, pools: int
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines, pools: int
 ) -> None:
     slow = slowed(fleet, clock, pools=pools)
     for pool in slow.pools:
@@ -398,7 +398,7 @@ def test_what_a_tick_had_no_time_for_is_said_in_one_line(fleet: Fleet, clock: Ha
 
 
 def test_a_tick_of_slow_launches_stops_launching_and_tells_its_gauges(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, lines: Lines
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
     large = replace(fleet, pools={"default": replace(fleet.pools["default"], cap=100)})
     tick.handle(large)
@@ -415,21 +415,21 @@ def test_a_tick_of_slow_launches_stops_launching_and_tells_its_gauges(
 
 @pytest.mark.parametrize(("doubt", "launches"), [(Doubt.THROTTLED, 1), (Doubt.PERMANENT, 1), (Doubt.UNKNOWN, 2)])
 def test_an_answer_that_the_next_launch_would_get_too_ends_the_launches_of_the_decision(
-    fleet: Fleet, clock: HandClock, tasks: FakeTasks, doubt: Doubt, launches: int
+    fleet: Fleet, clock: HandClock, tasks: HandEcs, doubt: Doubt, launches: int
 ) -> None:
     for key in ("a", "b"):
         queue(fleet, clock, key)
-    tasks.answers = [Unanswered(doubt, "no")] * 2
+    tasks.doubts = [Unanswered(doubt, "no")] * 2
     fleet.scale(fleet.pools["default"], None, most=2)
     assert len(tasks.calls) == sum(slot.held for slot in fleet.table.slots("default")) == launches
 
 
-def test_who_is_throttled_resends_no_other_launch(fleet: Fleet, clock: HandClock, tasks: FakeTasks) -> None:
-    tasks.answers = [Unanswered(Doubt.UNKNOWN, "timed out")] * 2
+def test_who_is_throttled_resends_no_other_launch(fleet: Fleet, clock: HandClock, tasks: HandEcs) -> None:
+    tasks.doubts = [Unanswered(Doubt.UNKNOWN, "timed out")] * 2
     for key in ("a", "b"):
         launch(fleet, clock, key)
     clock.sleep(limits.RESEND_AFTER_S + 1)
-    tasks.answers = [Unanswered(Doubt.THROTTLED, "slow down")]
+    tasks.doubts = [Unanswered(Doubt.THROTTLED, "slow down")]
     before = len(tasks.calls)
     tick.handle(fleet)
     assert len(tasks.calls) == before + 1
