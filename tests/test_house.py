@@ -15,7 +15,7 @@ import typer
 from cli.main import app
 from fleetcap import keys, limits
 from fleetcap.messages import Message
-from fleetcap.model import Job, JobStatus, Request, Slot, SlotId, SlotState
+from fleetcap.model import Holder, Job, JobStatus, Request, Reservation, Slot, SlotId, SlotState
 
 ROOT = Path(__file__).parent.parent
 LAMBDAS = ROOT / "lambdas"
@@ -74,7 +74,7 @@ EXPRESSION = re.compile(r"^(SET|REMOVE|ADD) |attribute_(not_)?exists\(|#(state|s
 
 
 def attribute_names() -> set[str]:
-    """Every attribute of the table that could be spelt elsewhere: those of both item kinds, written and read."""
+    """Every attribute of the table that could be spelt elsewhere: of every kind of item, put or written later."""
     request = Request("s3://bucket/key.bam", "bam")
     job = Job("key", 1, JobStatus.COMPLETED, "default", 5, request)
     written = keys.slot_item(SlotId("default", 0), 0.0) | keys.job_item(job, "op")
@@ -84,14 +84,27 @@ def attribute_names() -> set[str]:
         keys.beat_write(slot.lease, "arn", True, 0.0),
         keys.release_write(slot.lease, "", 0.0, "", 1.0, ""),
         keys.missing_write(slot.lease, 0.0),
+        keys.retire_write(slot.id, retire=True, version=1),
+        keys.leave_write(slot.lease, ""),
+        keys.keep_write(slot.lease, keep=True),
+        keys.override_write("default", {}, 0, ""),
+        keys.widen_write("default", 1),
+        keys.unblock_write(job, 0.0, ""),
+        keys.grow_write(job),
+        keys.gather_write(job, JobStatus.COMPLETED, 0.0, "", (1, 1, 1), ""),
+        keys.claim_write(job, Holder(slot.lease), 0.0, "", "task"),
+        keys.heartbeat_write(job, 0.0, "", 0.0, "", ("a",)),
+        keys.cancel_write(job, ""),
+        keys.draw_write("default", 5, "tenant", 0, 0, 1, 0.0),
     ]
+    written |= keys.reserve_write(Reservation("default", "r", 1, 0.0, 0.0)).item
     written |= keys.edge_item("parent", "dependent", 0.0)
     return set(written) | {name for write in writes for name in (*write.sets, *write.removes)}
 
 
 def test_no_module_but_keys_spells_an_attribute_name() -> None:
     """As a subscript or a `.get`, that is: the words themselves are also fields of values and of AWS's answers."""
-    names = attribute_names() - {"message", "pool"}
+    names = attribute_names() - {"message", "pool", "version"}
     offenders: list[str] = []
     for path in sources("lambdas", "worker_image"):
         if path.name in {"keys.py", *SPEAK_JSON_OF_THEIR_OWN}:
@@ -144,18 +157,28 @@ def test_no_room_is_called_utils_common_or_helpers() -> None:
     assert [path for path in files if vague & {path.stem, *path.parent.relative_to(ROOT).parts}] == []
 
 
+EVERY_ADDRESS = re.compile(
+    r"""(?<![\d.])0\.0\.0\.0|(Server|\.bind)\(\s*\(\s*["'](::)?["']|["']::["']|\bhost=(None|["']["'])"""
+)
+
+
 def test_nothing_binds_beyond_the_loopback_address() -> None:
-    files = [path for path in sources("lambdas", "worker_image", "local", "cli") if path != Path(__file__)]
-    assert [path for path in files if re.search(r"(?<![\d.])0\.0\.0\.0", path.read_text())] == []
+    """Neither by the address of all, nor by none at all, which means the same."""
+    files = sources("lambdas", "worker_image", "local", "cli")
+    assert [path for path in files if EVERY_ADDRESS.search(path.read_text())] == []
+
+
+def deciders() -> set[str]:
+    """The Lambda functions, each a module of its name."""
+    return {path.stem for path in (LAMBDAS / "handlers").glob("*.py")} - {"__init__", "log"}
 
 
 def test_the_readme_lists_the_stacks_functions_one_line_each() -> None:
-    handlers = {path.stem for path in (LAMBDAS / "handlers").glob("*.py")} - {"__init__", "log"}
     template = next((ROOT / "tests" / "stacks").rglob("*ontrol*.json")).read_text()  # held equal to the stack
     deployed = set(re.findall(r"handlers\.(\w+)\.handler", template))
     section = (ROOT / "README.md").read_text().partition("## The processes")[2].partition("\n## ")[0]
     listed = re.findall(r"^\| `(\w+)` \| ", section, flags=re.MULTILINE)
-    assert deployed == handlers
+    assert deployed == deciders()
     assert sorted(listed) == sorted({*deployed, "worker"})
 
 
@@ -166,10 +189,14 @@ def test_the_readme_lists_the_fields_of_the_message() -> None:
 
 def test_the_readme_shows_every_command_for_jobs_and_pools() -> None:
     section = (ROOT / "README.md").read_text().partition("## At the command line")[2].partition("\n## ")[0]
-    shown = re.findall(r"^fleetcap ([a-z-]+)", section, flags=re.MULTILINE)
-    registered = [command for command in typer.main.get_command(app).commands.values() if command.rich_help_panel]  # type: ignore[attr-defined]
-    assert {command.name for command in registered} == set(shown)
-    assert all(command.help for command in registered)
+    lines = re.findall(r"^(fleetcap .+)$", section, flags=re.MULTILINE)
+    top = typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+    registered = {f"fleetcap {command.name}": command for command in top if command.rich_help_panel}
+    for name, group in list(registered.items()):
+        registered |= {f"{name} {inner}": command for inner, command in getattr(group, "commands", {}).items()}
+    shown = {max((name for name in registered if f"{line} ".startswith(f"{name} ")), default=line) for line in lines}
+    assert shown == set(registered)
+    assert all(command.help for command in registered.values())
 
 
 def test_the_architecture_page_lists_the_operations_of_the_table() -> None:
@@ -180,21 +207,33 @@ def test_the_architecture_page_lists_the_operations_of_the_table() -> None:
 
 def test_the_glossary_knows_every_kind_of_item_and_every_decider() -> None:
     words = set(re.findall(r"^\| ([^|]+) \| ", (ROOT / "docs" / "glossary.md").read_text(), flags=re.MULTILINE))
-    kinds = {
-        keys.slot_key(SlotId("p", 0))[keys.TABLE_SK].partition("#")[0],
-        keys.job_key("k")[keys.TABLE_SK],
-        keys.EDGES,
-    }
-    assert {kind.lower() for kind in kinds} | {"tick", "worker", "lease", "holder", "attempt", "op"} <= words
+    named = [
+        keys.slot_key(SlotId("p", 0)),
+        keys.job_key("k"),
+        keys.override_key("p"),
+        keys.reservation_key("p", "r"),
+        keys.share_key("p", 5, "t"),
+    ]
+    assert len(named) == sum(name.endswith("_key") and not name.startswith("_") for name in vars(keys))
+    kinds = {key[keys.TABLE_SK].partition("#")[0].lower() for key in named} | {keys.EDGES.lower()}
+    assert kinds | deciders() | {"worker", "lease", "holder", "attempt", "op"} <= words
 
 
 def test_every_limit_with_a_unit_says_it_last() -> None:
-    units = ("_S", "_DAYS", "_MB", "_BYTES", "_CHARS", "_PORT")
+    units = ("_S", "_DAYS", "_MB", "_GIB", "_BYTES", "_CHARS", "_PORT")
     counts = {name for name in vars(limits) if name.isupper() and not name.endswith(units)}
+    of_time = {"AFTER", "AGE", "BUDGET", "DELAY", "EXIT", "LIFE", "LIFETIME", "PAUSE", "PERIOD", "TIMEOUT", "TTL"}
+    assert [name for name in counts if of_time & set(name.split("_"))] == []
+    assert [name for name in counts if any(f"{unit}_" in name for unit in units)] == []
     assert all(isinstance(getattr(limits, name), int) for name in counts), counts
 
 
-def test_nothing_tracked_names_a_download_address() -> None:
+def test_nothing_tracked_says_where_to_download_from() -> None:
+    """A lock names no address at all; whoever installs from it says where from."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = [path for name in listed.split("\0") if name and (path := ROOT / name) != Path(__file__)]
+    setting = re.compile(r"--(extra-)?index-url|--find-links|\b(extra-)?index-url\s*=|\bregistry\s*=\s*[\"']?https?:")
+    assert [path for path in tracked if path.exists() and setting.search(path.read_text(errors="replace"))] == []
     python = [ROOT / "requirements.lock", ROOT / "requirements-uv.lock", ROOT / "worker_image" / "requirements.lock"]
     address = re.compile(r"https?://|--index-url|--find-links|\"resolved\"")
     assert [lock.name for lock in [*python, ROOT / "package-lock.json"] if address.search(lock.read_text())] == []
@@ -209,9 +248,11 @@ def test_the_cdk_cli_is_pinned_to_one_version_by_its_hash() -> None:
 
 
 def test_every_semantic_of_aws_has_a_source_a_guard_and_a_test_that_exist() -> None:
-    rows = re.findall(r"^\| (.+) \|$", (ROOT / "docs" / "aws-semantics.md").read_text(), flags=re.MULTILINE)
-    table = [row.split(" | ") for row in rows if row.count(" | ") == 3][1:]
+    page = (ROOT / "docs" / "aws-semantics.md").read_text()
+    section = page.partition("| semantic | source | guard | test |")[2].partition("\n\n")[0]
+    table = [row.split(" | ") for row in re.findall(r"^\| (.+) \|$", section, flags=re.MULTILINE)]
     assert len(table) > 20
+    assert [row for row in table if len(row) != 4] == []
     modules = {path.stem: path.read_text() for path in sources("lambdas", "stacks", "worker_image")}
     for semantic, source, guard, tests in table:
         assert source

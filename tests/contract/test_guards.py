@@ -418,12 +418,11 @@ def test_what_there_was_no_time_for_has_its_turn_another_time(monkeypatch: pytes
 
     def slowly(cluster: str, arn: str, why: str) -> None:
         stop(cluster, arn, why)
-        world.clock.sleep(limits.DECIDER_BUDGET_S - 1)
+        world.clock.sleep(limits.SLOW_CALL_S)
 
     monkeypatch.setattr(world.ecs, "stop", slowly)
     for _ in TURNS:
-        box = Timebox.begin(world.clock).within(1.0)
-        assert fleet.within(box).stop_all(standing) == 1
+        assert fleet.within(Timebox.begin(world.clock, limits.SLOW_CALL_S)).stop_all(standing) == 1
     assert sorted(world.ecs.stopped) == world.ecs.arns
 
 

@@ -881,7 +881,7 @@ OWN: Final = (
         "tick: another pool comes first each minute",
         0,
         TICK,
-        "first = int(fleet.clock.now() // limits.TICK_PERIOD_S) % max(len(pools), 1)",
+        "first = minute % max(len(things), 1)",
         "first = 0",
     ),
     Guard(
