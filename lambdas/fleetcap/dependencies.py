@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from fleetcap import keys, limits
 from fleetcap.decide import arrays, dependencies
 from fleetcap.fleet import Fleet
 from fleetcap.jobs import Contended
 from fleetcap.model import Job, JobStatus, Passed, Pool
+
+NOBODY: Final[Mapping[str, Job]] = {}
 
 
 class Settled(NamedTuple):
@@ -24,21 +26,21 @@ class Settled(NamedTuple):
     unblocked: bool = False
 
 
-def settle(fleet: Fleet, key: str, known: Job | None = None) -> Settled:
+def settle(fleet: Fleet, key: str, known: Mapping[str, Job] = NOBODY) -> Settled:
     """Judge a job and carry that out; whoever does not wait is left alone. Repeatable.
 
-    `known` is the job as it was just read. An array that was cut short itself may be what a larger one waits for, which
-    is judged then. Raises Contended where others changed the job each time, and whatever the table raises.
+    `known` are jobs as they were just read, by key. An array that was cut short itself may be what a larger one waits
+    for, which is judged then. Raises Contended where others changed the job each time, and whatever the table raises.
     """
-    for _ in range(limits.ADMIT_ROUNDS):
-        job, known = known or fleet.table.job(key), None
+    for number in range(limits.ADMIT_ROUNDS):
+        job = known[key] if key in known and not number else fleet.table.job(key)
         if job and arrays.is_cut_short(job) and job.request.part_of:
             settle(fleet, job.request.part_of)
         if job is None or job.status is not JobStatus.WAITING:
             return Settled(job)
         if job.request.array:
             return _gathered(fleet, job)
-        verdict = _judged(fleet, job)
+        verdict = _judged(fleet, job, known)
         now, op = fleet.clock.now(), fleet.clock.unique()
         match verdict:
             case dependencies.Wait(parents):
@@ -121,25 +123,26 @@ def _tell(fleet: Fleet, job: Job, verdict: dependencies.Verdict, **fields: objec
     fleet.log("judged", job=job.id, key=job.key, correlation_id=job.correlation_id, decision=decision, **fields)
 
 
-def _judged(fleet: Fleet, job: Job) -> dependencies.Verdict:
+def _judged(fleet: Fleet, job: Job, known: Mapping[str, Job]) -> dependencies.Verdict:
     """The verdict on a WAITING job as read, over its parents as they are now."""
     parents = fleet.table.jobs(job.request.depends_on)
     verdict = dependencies.judge(job, parents, fleet.clock.now(), _limit_s(fleet, job))
-    if isinstance(verdict, dependencies.Wait) and (way := _circle(fleet, job, parents)):
+    if isinstance(verdict, dependencies.Wait) and (way := _circle(fleet, job, parents, known)):
         return dependencies.in_a_circle(way)
     return verdict
 
 
-def _circle(fleet: Fleet, job: Job, parents: Mapping[str, Job]) -> list[str]:
-    """The way from a job back to itself, if it waits for itself; those above it are read, a generation at a time.
+def _circle(fleet: Fleet, job: Job, parents: Mapping[str, Job], known: Mapping[str, Job]) -> list[str]:
+    """The way from a job back to itself, if it waits for itself; those above it that are not `known` are read, a
+    generation at a time.
 
     So many of them at most, and for a bounded time. The last one of a circle to be put finds the others there, so each
-    is found by at least one; where it had no time to, the tick does.
+    is found by at least one; where it had no time to, the tick does, which knows a hundred at once.
     """
     waits = {job.key: job.request.depends_on}
     above = list(parents.values())
     seen = {job.key, *job.request.depends_on}
-    while above and not fleet.time.spent:
+    while above:
         wanted: list[str] = []
         for waiting in above:
             if waiting.status is not JobStatus.WAITING:
@@ -151,19 +154,26 @@ def _circle(fleet: Fleet, job: Job, parents: Mapping[str, Job]) -> list[str]:
             wanted = list(dict.fromkeys(wanted))
         wanted = wanted[: limits.ANCESTORS_READ - len(seen)] if len(seen) < limits.ANCESTORS_READ else []
         seen.update(wanted)
-        above = list(fleet.table.jobs(wanted).values())
+        unknown = [key for key in wanted if key not in known]
+        if unknown and fleet.time.spent:
+            break
+        above = [*(known[key] for key in wanted if key in known), *fleet.table.jobs(unknown).values()]
     return []
 
 
 def settle_some(fleet: Fleet, pool: Pool) -> None:
-    """Judge waiting jobs of a pool, a bounded number, for a bounded time: whoever should have done it may have died."""
-    began_at = fleet.clock.now()
+    """Judge waiting jobs of a pool, a bounded number, for a bounded time: whoever should have done it may have died.
+
+    All whose turn it is are read at once, so that whoever waits for another of them need not look for it.
+    """
+    turn = dependencies.turn(fleet.table.waiting(pool, limits.WAITING_READ), fleet.clock.now())
+    known = fleet.table.jobs([entry.key for entry in turn])
     unblocked: list[Job] = []
-    for entry in dependencies.turn(fleet.table.waiting(pool, limits.WAITING_READ), began_at):
-        if fleet.clock.now() - began_at > limits.WAITING_BUDGET_S:
-            break
+    for entry in fleet.time.within(limits.WAITING_BUDGET_S).each(turn):
+        if entry.key not in known:
+            continue
         try:
-            settled = settle(fleet, entry.key)
+            settled = settle(fleet, entry.key, known)
         except Exception as error:  # the next tick tries again; the others must not wait for it
             fleet.log("not judged", key=entry.key, error=repr(error))
         else:

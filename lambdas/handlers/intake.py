@@ -6,7 +6,7 @@ Word that a parent has ended comes by the same queue, and has the jobs that wait
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -107,7 +107,7 @@ class Intake:
                 done = 0
                 for key in took.begin.each(dependents):
                     if key in known:
-                        self._judge(known[key], took)
+                        self._judge(known[key], took, known)
                     done += 1
                 if left := dependents[done:]:
                     self.rechecks.recheck(left)
@@ -198,15 +198,15 @@ class Intake:
         elif admit.asks_for_capacity(decision, job, self.fleet.clock.now()):
             took.queued.append(job)
 
-    def _judge(self, known: Job, took: _Batch) -> None:
+    def _judge(self, known: Job, took: _Batch, others: Mapping[str, Job] = dependencies.NOBODY) -> None:
         """Judge a job if it waits for others; if it is QUEUED then and nobody sees to it, it is to get a worker.
 
-        `known` is the job as it was just read. An array goes on as it has to.
+        `known` is the job as it was just read, and `others` are read with it. An array goes on as it has to.
         """
         if known.request.array and known.status is JobStatus.WAITING and not known.grown:
             self._grow(known, took)
             return
-        job, unblocked = dependencies.settle(self.fleet, known.key, known)
+        job, unblocked = dependencies.settle(self.fleet, known.key, {**others, known.key: known})
         if job is None:
             return
         if job.request.array and job.status is JobStatus.CANCELLED:

@@ -31,6 +31,7 @@ from fleetcap.model import (
     Job,
     JobStatus,
     Lease,
+    Passed,
     Pool,
     Request,
     Running,
@@ -869,6 +870,20 @@ def test_an_array_keeps_what_it_consists_of_and_that_it_has_grown(table: Control
     assert table.grow(array)
     assert table.grow(array)
     assert read_job(table, array) == replace(array, grown=True)
+
+
+def test_an_array_keeps_how_many_of_its_parts_have_been_put_and_passed_over(table: ControlTable, array: Job) -> None:
+    assert table.grow(array, 1)
+    table.pass_over(array, Passed(1, (3, 2, 1), "a/part-1"))
+    assert read_job(table, array) == replace(array, put=1, passed=Passed(1, (3, 2, 1), "a/part-1"))
+
+
+def test_nothing_is_noted_on_another_run_of_an_array_or_on_none(table: ControlTable, pool: Pool, array: Job) -> None:
+    table.pass_over(replace(array, run=2), Passed(1))
+    assert read_job(table, array) == array
+    gone = replace(array, key=f"{pool.name}/gone")
+    table.pass_over(gone, Passed(1))
+    assert table.job(gone.key) is None
 
 
 def test_an_array_ends_with_the_counts_of_its_elements(table: ControlTable, pool: Pool, array: Job) -> None:

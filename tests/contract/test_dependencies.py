@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from fleetcap.catalog import artifact_keys
 from fleetcap.fleet import Fleet
 from fleetcap.jobs import Contended
 from fleetcap.model import Job, JobStatus, Pool
+from fleetcap.timebox import Timebox
 from handlers import tick
 from handlers.intake import Intake
 from handlers.publish import Publish
@@ -269,8 +270,8 @@ def test_one_job_that_cannot_be_judged_keeps_nobody_from_the_ticks_judgement(
 ) -> None:
     intake.handle(batch(clock, message("p"), *(child(key, "p") for key in "bcd")))
     end(fleet, clock, "p")
-    read = fleet.table.job
-    monkeypatch.setattr(fleet.table, "job", lambda key: read(key) if key != "c" else 1 / 0)
+    unblock = fleet.table.unblock
+    monkeypatch.setattr(fleet.table, "unblock", lambda job, *rest: unblock(job, *rest) if job.key != "c" else 1 / 0)
     tick.handle(fleet)
     assert [status(fleet, key) for key in "bd"] == [JobStatus.QUEUED] * 2
     assert [line["key"] for line in lines.of("not judged")] == ["c"]
@@ -280,17 +281,37 @@ def test_a_tick_judges_for_a_bounded_time(
     intake: Intake, fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     intake.handle(batch(clock, *(child(key, "p") for key in "bcdef")))
-    read = fleet.table.job
-    judged: list[str] = []
+    read = fleet.table.jobs
+    judged: list[Sequence[str]] = []
 
-    def slowly(key: str) -> Job | None:
+    def slowly(names: Sequence[str]) -> Mapping[str, Job]:
         clock.sleep(limits.WAITING_BUDGET_S / 2)
-        judged.append(key)
-        return read(key)
+        judged.append(names)
+        return read(names)
 
-    monkeypatch.setattr(fleet.table, "job", slowly)
+    monkeypatch.setattr(fleet.table, "jobs", slowly)
     dependencies.settle_some(fleet, fleet.pools["default"])
-    assert len(set(judged) - {"p"}) == 3
+    assert [len(names) for names in judged] == [5, 1, 1], "all whose turn it is at once, and then the parents of some"
+
+
+def test_the_tick_sees_a_circle_at_once_however_little_time_it_has_for_each(
+    intake: Intake, fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read all that wait: whoever had to look for one after the other would never come round."""
+    order = [f"k{number}" for number in range(12)]
+    monkeypatch.setattr(dependencies, "_circle", lambda *_: [])  # who put them had no time to look
+    for here, parent in zip(order, [*order[1:], order[0]], strict=True):
+        intake.handle(batch(clock, child(here, parent)))
+    monkeypatch.undo()
+    read = fleet.table.jobs
+
+    def slowly(names: Sequence[str]) -> Mapping[str, Job]:
+        clock.sleep(limits.SLOW_CALL_S if names else 0.0)
+        return read(names)
+
+    monkeypatch.setattr(fleet.table, "jobs", slowly)
+    dependencies.settle_some(fleet.within(Timebox.begin(clock).within(2 * limits.SLOW_CALL_S)), fleet.pools["default"])
+    assert [key for key in order if status(fleet, key) is JobStatus.FAILED]
 
 
 # --- others at the same time

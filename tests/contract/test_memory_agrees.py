@@ -25,7 +25,7 @@ from moto import mock_aws
 from fleetcap import keys, limits
 from fleetcap.adapters.control_table import Items, Reply, StoredControlTable
 from fleetcap.adapters.dynamo import DynamoItems
-from fleetcap.model import Holder, Job, JobStatus, Reservation, Slot, SlotState
+from fleetcap.model import Holder, Job, JobStatus, Passed, Reservation, Slot, SlotState
 from local.memory.items import MemoryItems
 from tests.examples import GENERATION, NOW, a_job, a_pool, a_slot, lapse
 from tests.fakes import make_table
@@ -89,6 +89,7 @@ WRITES: Final[list[keys.Write | keys.Put]] = [
     keys.edge_write("parent", JOB.key, NOW),
     keys.unblock_write(JOB, NOW, "op"),
     keys.grow_write(JOB),
+    keys.pass_write(JOB, Passed(1, (0, 1, 0), "one/0")),
     keys.gather_write(replace(JOB, status=JobStatus.WAITING), JobStatus.FAILED, NOW, "", (0, 1, 0), "op"),
     keys.finish_write(replace(JOB, status=JobStatus.WAITING), JobStatus.FAILED, NOW, "", (), "op"),
 ]
@@ -394,6 +395,14 @@ class Operations(RuleBasedStateMachine):
     @rule(key=names, age=ages)
     def grow(self, key: str, age: int) -> None:
         self.write(self.table.grow, self.job(key, age))
+
+    @rule(key=names, age=ages, parts=st.integers(0, 3))
+    def grow_in_part(self, key: str, age: int, parts: int) -> None:
+        self.write(self.table.grow, self.job(key, age), parts)
+
+    @rule(key=names, age=ages, parts=st.integers(0, 3))
+    def pass_over(self, key: str, age: int, parts: int) -> None:
+        self.write(self.table.pass_over, self.job(key, age), Passed(parts, (parts, 0, 0)))
 
     @rule(key=names, age=ages, status=st.sampled_from(ENDED), now=nows)
     def gather(self, key: str, age: int, status: JobStatus, now: float) -> None:
