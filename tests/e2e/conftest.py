@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app import deployment
 from fleetcap.model import Job, JobStatus, Slot, SlotState
 from local.client import Client
 from local.cloud import Cloud
-from local.deploy import Synth, deploy
+from local.deploy import deploy
 from local.samples import make_bam
+from stacks.config import CONTEXT_KEY
 
 CAPS = {"default": 16, "one": 1, "two": 2, "five": 5}
 READS = 400
@@ -73,11 +77,12 @@ class Stage:
         pending = set(keys)
 
         def ended() -> bool:
-            pending.difference_update([key for key in pending if (job := self.job(key)) and job.ended])
+            pending.difference_update(job.key for job in self.client.table.jobs(sorted(pending)) if job.ended)
             return not pending
 
-        self.until(ended, f"jobs ended: {sorted(pending)[:5]} …", within_s)
-        return [job for key in keys if (job := self.job(key))]
+        self.until(ended, f"jobs ended: {sorted(pending)[:5]} …", within_s, every_s=0.3)
+        found = {job.key: job for job in self.client.table.jobs(sorted(set(keys)))}
+        return [found[key] for key in keys]
 
     def drain(self, pool: str) -> None:
         """Stop the pool's workers in order, each once it is ready, and wait until their slots are free.
@@ -130,6 +135,17 @@ class Stage:
         self.until(now, what, within_s, every_s)
 
 
+@cache
+def _assembly(config: str, folder: Path) -> Path:
+    """The stacks of a configuration in JSON, as `python app.py` makes them.
+
+    Made in this process: the CDK takes ten times as long to start as to synthesize, and here it starts once for all.
+    """
+    made = folder / f"assembly-{hashlib.sha256(config.encode()).hexdigest()[:16]}"
+    deployment({CONTEXT_KEY: config}, outdir=str(made)).synth()
+    return made
+
+
 @contextmanager
 def staged(
     folder: Path,
@@ -145,9 +161,8 @@ def staged(
     pools = [{"name": name, **knobs, **pool} for name, pool in own.items()]
     config = {"pools": pools, "intake_batch_size": 1, **(settings or {})}
     with Cloud(folder / "state", cold_start_s=0.5) as cloud:
-        synth = Synth(config, cloud.environment())
         endpoints = cloud.start()
-        outputs = deploy(synth.assembly(), endpoints)
+        outputs = deploy(_assembly(json.dumps(config), folder.parent), endpoints)
         (folder / "files").mkdir()
         yield Stage(Client(endpoints, outputs), folder / "files")
 

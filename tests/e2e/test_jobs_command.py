@@ -194,9 +194,9 @@ def test_running_and_queued_jobs_are_cancelled_and_run_when_they_are_retried(any
     assert f"{running}: its worker was asked to end it" in done.stdout
     assert f"{waiting}: cancelled\n" in done.stdout
     assert "nobody/knows: " in done.stderr
-    ended = stage.until_ended([running, waiting], within_s=15)
+    ended = stage.until_ended([running, waiting])
     assert {(job.status, job.error) for job in ended} == {(JobStatus.CANCELLED, "cancelled: a change of plans")}
-    stage.until(lambda: not any(child.is_running() for child in children), "its children are gone", within_s=10)
+    stage.until(lambda: not any(child.is_running() for child in children), "its children are gone")
     assert psutil.pid_exists(task["pid"])  # the worker lives on
 
     assert anyone.fleetcap("cancel", running).stdout == f"{running}: had ended before: CANCELLED\n"
@@ -242,7 +242,7 @@ def test_the_lines_about_a_job_are_found_by_its_key_and_by_its_correlation_id(an
 
     wanted = {("intake", "admitted"), ("worker", "claimed"), ("worker", "ended"), ("publish", "published")}
     for word in (keys[0], f"{name}-0"):
-        stage.until(lambda word=word: wanted <= events(word), f"the lines about {word}", within_s=30)  # type: ignore[misc]
+        stage.until(lambda word=word: wanted <= events(word), f"the lines about {word}")  # type: ignore[misc]
     found = lines(keys[0])
     assert {line["fields"].get("correlation_id", f"{name}-0") for line in found} == {f"{name}-0"}
     assert [line["at"] for line in found] == sorted(line["at"] for line in found)
