@@ -64,7 +64,7 @@ class Stage:
         """The job of a key."""
         return self.client.table.job(key)
 
-    def until(self, holds: Callable[[], object], what: str, within_s: float = 120, every_s: float = 0.1) -> None:
+    def until(self, holds: Callable[[], object], what: str, within_s: float = 300, every_s: float = 0.1) -> None:
         """Wait until something holds; fail with `what` otherwise."""
         give_up_at = time.monotonic() + within_s
         while not holds():
@@ -72,7 +72,7 @@ class Stage:
                 pytest.fail(f"not within {within_s:.0f} s: {what}")
             time.sleep(every_s)
 
-    def until_ended(self, keys: Sequence[str], within_s: float = 120) -> list[Job]:
+    def until_ended(self, keys: Sequence[str], within_s: float = 300) -> list[Job]:
         """Wait until every job has ended; the jobs."""
         pending = set(keys)
 
@@ -125,7 +125,7 @@ class Stage:
         """How often anybody called RunTask since the recording began."""
         return sum(account.requests.get("ecs:RunTask", 0) for account in self.client.recording().values())
 
-    def tick_until(self, holds: Callable[[], object], what: str, within_s: float = 60, every_s: float = 2.0) -> None:
+    def tick_until(self, holds: Callable[[], object], what: str, within_s: float = 300, every_s: float = 2.0) -> None:
         """The tick, over and over, until something holds."""
 
         def now() -> object:

@@ -17,7 +17,7 @@ import pytest
 from local.cloud import MARK
 from local.samples import make_bam
 
-pytestmark = [pytest.mark.cloud, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.cloud
 
 FLEETCAP = Path(sys.executable).with_name("fleetcap")
 

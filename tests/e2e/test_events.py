@@ -16,7 +16,7 @@ from fleetcap.model import JobStatus
 from local.samples import make_bam
 from tests.e2e.conftest import Stage, staged
 
-pytestmark = [pytest.mark.cloud, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.cloud
 
 ACTOR = "fleetcap-publish"
 

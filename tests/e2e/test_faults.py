@@ -19,7 +19,7 @@ from fleetcap import keys
 from fleetcap.model import Job, JobStatus, SlotState
 from tests.e2e.conftest import Stage, staged
 
-pytestmark = [pytest.mark.cloud, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.cloud
 
 CAPS = {"one": 1, "two": 2, "three": 3, "eight": 8}
 INTAKE, TASK_STATE, TICK, WORKER = (f"fleetcap-{name}" for name in ("intake", "task_state", "tick", "worker"))

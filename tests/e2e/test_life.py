@@ -17,7 +17,7 @@ from fleetcap.model import FailureClass, Job, JobStatus, Pool, Slot
 from local.samples import make_bam
 from tests.e2e.conftest import Stage, staged
 
-pytestmark = [pytest.mark.cloud, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.cloud
 
 CAPS: Final[dict[str, int | Mapping[str, object]]] = {
     "life": 1,
@@ -50,7 +50,7 @@ def test_a_committed_stage_is_not_run_again_although_its_author_died_before_it_k
     stage.client.kill(slot.arn)
 
     # The task's end finds the job not due yet, so its next worker is the tick's.
-    stage.tick_until(lambda: (told := stage.job(key)) and told.ended, "the retry is over", within_s=120)
+    stage.tick_until(lambda: (told := stage.job(key)) and told.ended, "the retry is over")
 
     job = stage.job(key)
     assert job
@@ -132,7 +132,7 @@ def test_a_job_for_which_no_worker_comes_ends_with_the_reason(stage: Stage, trou
     stage.client.fault(trouble, pool=trouble)
     [key] = stage.send(trouble, "starved")
 
-    stage.tick_until(lambda: (job := stage.job(key)) and job.ended, f"{key} is given up", within_s=120)
+    stage.tick_until(lambda: (job := stage.job(key)) and job.ended, f"{key} is given up")
 
     job = stage.job(key)
     assert job
