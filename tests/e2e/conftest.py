@@ -135,6 +135,20 @@ class Stage:
         self.until(now, what, within_s, every_s)
 
 
+@contextmanager
+def without_ticks(stage: Stage) -> Iterator[None]:
+    """The schedule is switched off, for a while: no tick but those of the test."""
+    scheduler = stage.client.cloud.client("scheduler")
+    [rule] = scheduler.list_schedules()["Schedules"]
+    known = scheduler.get_schedule(Name=rule["Name"])
+    asked = {field: known[field] for field in ("Name", "ScheduleExpression", "FlexibleTimeWindow", "Target")}
+    scheduler.update_schedule(**asked, State="DISABLED")
+    try:
+        yield
+    finally:
+        scheduler.update_schedule(**asked, State="ENABLED")
+
+
 @cache
 def _assembly(config: str, folder: Path) -> Path:
     """The stacks of a configuration in JSON, as `python app.py` makes them.

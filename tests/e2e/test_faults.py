@@ -17,7 +17,7 @@ import pytest
 
 from fleetcap import keys
 from fleetcap.model import Job, JobStatus, SlotState
-from tests.e2e.conftest import Stage, staged
+from tests.e2e.conftest import Stage, staged, without_ticks
 
 pytestmark = pytest.mark.cloud
 
@@ -140,9 +140,9 @@ def test_an_image_that_cannot_be_pulled_makes_the_pool_wait_and_say_why(stage: S
     before = stage.client.meter("one").tasks_launched
     wanted = stage.send("one", "no-image")
     stage.until(lambda: stage.client.table.slots("one")[0].failed_at, "the launch failed")
-    for _ in range(3):
-        stage.invoke("TickFunctionName", {})
     assert stage.client.meter("one").tasks_launched - before == 1
+    with without_ticks(stage):
+        stage.until(lambda: waits_through_three_ticks(stage, "one"), "three ticks within one wait")
     [said] = [line for line in stage.lines("TickFunctionName", "wait") if line["pool"] == "one"][-1:]
     assert "a launch failed: the worker's image cannot be pulled; see that it exists" in said["reason"]
     assert said["until"] > stage.client.table.slots("one")[0].failed_at
@@ -150,6 +150,20 @@ def test_an_image_that_cannot_be_pulled_makes_the_pool_wait_and_say_why(stage: S
     stage.tick_until(lambda: ended(stage, wanted), "the job ran when the image was there")
     completed(stage, wanted)
     sound(stage, "one")
+
+
+def waits_through_three_ticks(stage: Stage, pool: str) -> bool:
+    """Whether three ticks fell into one wait; if they did, nothing was launched. Each wait is longer than the last."""
+    stage.invoke("TickFunctionName", {})
+    until = max((line["until"] for line in stage.lines("TickFunctionName", "wait") if line["pool"] == pool), default=0)
+    before = stage.client.meter(pool).tasks_launched
+    for _ in range(3):
+        stage.invoke("TickFunctionName", {})
+    launched = stage.client.meter(pool).tasks_launched - before
+    if time.time() >= until:
+        return False  # the machine was too slow
+    assert launched == 0
+    return True
 
 
 # --- deciders that die
@@ -194,15 +208,16 @@ def test_a_task_state_that_dies_between_release_requeue_and_the_next_lease_is_he
 def test_two_ticks_at_once_and_one_that_dies_half_way_launch_nothing_twice(stage: Stage) -> None:
     stage.client.fault("timeout-before-start", times=4, pool="eight")
     before = stage.client.meter("eight").tasks_launched
-    wanted = stage.send("eight", *(f"ticks-{n}" for n in range(4)))
-    stage.until(lambda: struck(stage) == [4], "four launches have no answer")
-    time.sleep(21)  # as long as the tick leaves a launch to its own sender
-    stage.client.fault("kill-after", actor=TICK, operation="ecs:RunTask", times=1)
-    stage.client.cloud.client("lambda").invoke(FunctionName=stage.client.outputs["TickFunctionName"], Payload=b"{}")
-    assert struck(stage) == [4, 1]
-    with ThreadPoolExecutor(2) as threads:
-        for ticked in [threads.submit(stage.invoke, "TickFunctionName", {}) for _ in range(2)]:
-            ticked.result()
+    with without_ticks(stage):
+        wanted = stage.send("eight", *(f"ticks-{n}" for n in range(4)))
+        stage.until(lambda: struck(stage) == [4], "four launches have no answer")
+        time.sleep(21)  # as long as the tick leaves a launch to its own sender
+        stage.client.fault("kill-after", actor=TICK, operation="ecs:RunTask", times=1)
+        stage.client.cloud.client("lambda").invoke(FunctionName=stage.client.outputs["TickFunctionName"], Payload=b"{}")
+        assert struck(stage) == [4, 1]
+        with ThreadPoolExecutor(2) as threads:
+            for ticked in [threads.submit(stage.invoke, "TickFunctionName", {}) for _ in range(2)]:
+                ticked.result()
     stage.tick_until(lambda: ended(stage, wanted), "all four jobs ran")
     completed(stage, wanted)
     stage.tick_until(lambda: all(s.arn for s in stage.client.table.slots("eight") if s.held), "every launch is known")
