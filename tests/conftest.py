@@ -17,18 +17,27 @@ TESTS: Final = Path(__file__).parent
 LONGEST_FIRST: Final = (
     "e2e/test_silence.py",
     "e2e/test_chaos.py",
+    "simulation/test_scopes.py",
     "e2e/test_jobs_command.py",
-    "e2e/test_command.py",
     "e2e/test_faults.py",
+    "e2e/test_command.py",
+    "simulation/test_histories.py",
     "e2e/test_burst.py",
     "e2e/test_recovery.py",
+    "simulation/test_shares.py",
     "e2e/test_cdk_cli.py",
     "e2e/test_life.py",
+    "simulation/test_policy.py",
     "e2e/test_events.py",
+    "contract/test_fargate_faults.py",
+    "contract/test_fargate.py",
+    "worker/test_child.py",
+    "contract/test_tasks.py",
+    "contract/test_control_table.py",
 )
 """Modules of minutes, in the order in which they begin: one that began late would be waited for when all else is done.
 
-Those that wait come before those that compute, so that both are under way at once.
+Those of the embedded cloud, which wait, and those of the simulator, which compute, are mixed.
 """
 
 
