@@ -50,6 +50,16 @@ class Stage:
         self.client.send(messages)
         return wanted
 
+    def behind_a_gate(self, pool: str, name: str, count: int) -> tuple[list[str], Path]:
+        """That many jobs of the pool that end once a file is there; their keys, and the file."""
+        [source] = self.sources(1)
+        gate = self.folder / f"{name} is open"
+        params = {"program": "sh", "arguments": f"""-c 'until test -e "{gate}"; do sleep 0.2; done' {{source}}"""}
+        work = {"source": source, "processor": "command", "params": params, "pool": pool}
+        wanted = [f"{pool}/{name}/{number}" for number in range(count)]
+        self.client.send([{**work, "workflow_key": key} for key in wanted])
+        return wanted, gate
+
     def running(self, key: str) -> tuple[Job, Slot]:
         """Wait until the job runs; the job, and the slot of its worker."""
         self.until(lambda: (job := self.job(key)) and job.status is JobStatus.RUNNING, f"{key} runs")

@@ -27,8 +27,6 @@ from tests.e2e.conftest import Stage
 pytestmark = pytest.mark.cloud
 
 FLEETCAP = Path(sys.executable).with_name("fleetcap")
-LONG_READS = 400_000
-"""A job of several seconds, so that there is time to cancel it."""
 HERMETIC = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": os.devnull,
@@ -180,7 +178,7 @@ def test_a_broken_file_fails_with_the_reason_everywhere_and_may_be_tried_again(m
 
 def test_running_and_queued_jobs_are_cancelled_and_run_when_they_are_retried(anyone: Person, stage: Stage) -> None:
     name = "stack" if anyone.reach else "cloud"
-    running, waiting = stage.send("one", f"{name}-running", f"{name}-waiting", reads=LONG_READS)
+    (running, waiting), gate = stage.behind_a_gate("one", name, 2)
     stage.until(lambda: any(_runs(stage, key) for key in (running, waiting)), "one of them runs", every_s=0.02)
     if not _runs(stage, running):
         running, waiting = waiting, running
@@ -200,6 +198,7 @@ def test_running_and_queued_jobs_are_cancelled_and_run_when_they_are_retried(any
     assert psutil.pid_exists(task["pid"])  # the worker lives on
 
     assert anyone.fleetcap("cancel", running).stdout == f"{running}: had ended before: CANCELLED\n"
+    gate.touch()
     assert anyone.fleetcap("retry", running, waiting).returncode == 0
     for key in (running, waiting):
         stage.until(lambda key=key: _completed(stage, key, run=2), f"{key} completes")  # type: ignore[misc]
