@@ -87,11 +87,12 @@ class Stage:
         pending = set(keys)
 
         def ended() -> bool:
-            pending.difference_update(job.key for job in self.client.table.jobs(sorted(pending)) if job.ended)
+            found = self.client.table.jobs(sorted(pending))
+            pending.difference_update(key for key, job in found.items() if job.ended)
             return not pending
 
         self.until(ended, f"jobs ended: {sorted(pending)[:5]} …", within_s, every_s=0.3)
-        found = {job.key: job for job in self.client.table.jobs(sorted(set(keys)))}
+        found = self.client.table.jobs(sorted(set(keys)))
         return [found[key] for key in keys]
 
     def drain(self, pool: str) -> None:
