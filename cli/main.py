@@ -131,7 +131,7 @@ local_app.command()(calls)
 
 
 def main() -> None:
-    """Entry point: SIGTERM and SIGHUP unwind like Ctrl-C, and an error is one sentence, not a traceback."""
+    """Entry point: SIGTERM and SIGHUP unwind as Ctrl-C does, and an error is one sentence, not a traceback."""
     local_cloud.unwind_on_signals()
     try:
         app()

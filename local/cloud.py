@@ -334,8 +334,11 @@ def _holds_lock(directory: Path) -> bool:
 
 
 def unwind_on_signals() -> None:
-    """Let SIGTERM and SIGHUP unwind this program like Ctrl-C, so that it ends what it started."""
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    """Let SIGINT, SIGTERM and SIGHUP unwind this program, so that it ends what it started.
+
+    SIGINT, too: Python leaves it alone where it was ignored when the program began, as it is below `nohup ... &`.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 import pytest
 from moto import mock_aws
@@ -10,6 +12,39 @@ from moto import mock_aws
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from tests.fakes import HandClock, HandEcs, Lines, make_fleet, moto_table
+
+TESTS: Final = Path(__file__).parent
+LONGEST_FIRST: Final = (
+    "e2e/test_silence.py",
+    "e2e/test_chaos.py",
+    "simulation/test_scopes.py",
+    "e2e/test_jobs_command.py",
+    "e2e/test_faults.py",
+    "e2e/test_command.py",
+    "simulation/test_histories.py",
+    "e2e/test_burst.py",
+    "e2e/test_recovery.py",
+    "simulation/test_shares.py",
+    "e2e/test_cdk_cli.py",
+    "e2e/test_life.py",
+    "simulation/test_policy.py",
+    "e2e/test_events.py",
+    "contract/test_fargate_faults.py",
+    "contract/test_fargate.py",
+    "worker/test_child.py",
+    "contract/test_tasks.py",
+    "contract/test_control_table.py",
+)
+"""Modules of minutes, in the order in which they begin: one that began late would be waited for when all else is done.
+
+Those of the embedded cloud, which wait, and those of the simulator, which compute, are mixed.
+"""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest modules first, all else as it was."""
+    places = {TESTS / name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture

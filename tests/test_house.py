@@ -16,6 +16,7 @@ from cli.main import app
 from fleetcap import keys, limits
 from fleetcap.messages import Message
 from fleetcap.model import Holder, Job, JobStatus, Request, Reservation, Slot, SlotId, SlotState
+from tests.conftest import LONGEST_FIRST, TESTS
 
 ROOT = Path(__file__).parent.parent
 LAMBDAS = ROOT / "lambdas"
@@ -265,3 +266,8 @@ def test_every_semantic_of_aws_has_a_source_a_guard_and_a_test_that_exist() -> N
                 test,
             )
         assert "`tests/" in tests, semantic
+
+
+def test_the_modules_that_begin_first_are_there() -> None:
+    assert [name for name in LONGEST_FIRST if not (TESTS / name).is_file()] == []
+    assert len(set(LONGEST_FIRST)) == len(LONGEST_FIRST)

@@ -26,7 +26,7 @@ class Kind(StrEnum):
 KINDS: Final[Mapping[str, str]] = {
     Kind.DROP_REQUEST: "A call is never passed on; the caller's connection breaks.",
     Kind.DROP_REPLY: "A call is carried out; the caller's connection breaks before it hears so.",
-    Kind.DELAY: "A call is passed on late, by up to --seconds.",
+    Kind.DELAY: "A call is passed on late, by up to --seconds, or once all faults are cleared.",
     Kind.KILL_BEFORE: "A call is never passed on; the calling process is killed.",
     Kind.KILL_AFTER: "A call is carried out; the calling process is killed before it hears so.",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from http import HTTPStatus
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -36,6 +36,7 @@ class Proxy:
         self._mark = mark
         self.recording = Recording()
         self.faults = Faults()
+        self._calm = asyncio.Event()
         self._callers: WeakKeyDictionary[asyncio.BaseTransport, Caller] = WeakKeyDictionary()
         self._session: ClientSession
 
@@ -68,7 +69,8 @@ class Proxy:
         caller = await self._caller(request) if self.faults.ask_who else Caller()
         kind, seconds = self.faults.strike(call, caller)
         if kind is Kind.DELAY:
-            await asyncio.sleep(seconds)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._calm.wait(), seconds)
         elif kind in BEFORE:
             return self._broken(request, caller if kind in KILLS else None)
         try:
@@ -139,6 +141,9 @@ class Proxy:
         if number is not None and not number.isdecimal():
             return web.json_response({"message": f"{number!r} is no number of a fault."}, status=HTTPStatus.BAD_REQUEST)
         cleared = self.faults.clear(None if number is None else int(number))
+        if number is None:
+            self._calm.set()  # for those who wait now; who is delayed later waits for another calm
+            self._calm = asyncio.Event()
         return web.json_response({"cleared": cleared})
 
 

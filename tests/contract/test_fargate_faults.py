@@ -174,7 +174,7 @@ def test_an_error_may_come_so_late_that_the_caller_has_given_up(cloud: Cloud) ->
             cluster="fleet", taskDefinition=definition, launchType="FARGATE", networkConfiguration=NETWORK
         )
     impatient.close()
-    assert metered(cloud, definition)["tasks_launched"] == 1
+    wait_for(lambda: metered(cloud, definition)["tasks_launched"] == 1)
 
 
 @pytest.mark.cloud
@@ -304,7 +304,7 @@ def test_events_that_arrive_twice_have_one_version(cloud: Cloud) -> None:
 @pytest.mark.cloud
 def test_events_that_are_delayed_lose_their_order_within_one_task(cloud: Cloud) -> None:
     definition = cloud.define(QUICK)
-    client(cloud, mine=definition).fault("delay-events", seconds=2, seed=158, pool="mine")  # 2.0, 0.2, 1.5, 1.3, 0.1 s
+    client(cloud, mine=definition).fault("delay-events", seconds=10, seed=158, pool="mine")  # 10, 1, 7, 6, 0.4 s
     arn = cloud.launch(definition)
     assert cloud.reaches(arn, "STOPPED")
     events = cloud.events(arn, lambda seen: len(seen) == 5)
@@ -346,11 +346,12 @@ def test_reads_that_lag_do_not_know_a_new_task(cloud: Cloud) -> None:
 def test_reads_that_lag_show_a_stopped_task_running(cloud: Cloud) -> None:
     arn = cloud.launch(cloud.define(SLEEP), startedBy="lag/2/1")
     cloud.reaches(arn, "RUNNING")
-    time.sleep(2)
+    lag_s = 5.0  # as long as a busy machine may take from the kill to the last look
+    time.sleep(lag_s)
     for kind in ("lag-list", "lag-describe"):
-        client(cloud).fault(kind, seconds=2)
+        client(cloud).fault(kind, seconds=lag_s)
     client(cloud).kill(arn)
-    wait_for(lambda: cloud.metered(arn)["lastStatus"] == "STOPPED", 1.5)
+    wait_for(lambda: cloud.metered(arn)["lastStatus"] == "STOPPED")
     assert (cloud.task(arn)["lastStatus"], cloud.task(arn)["desiredStatus"]) == ("RUNNING", "RUNNING")
     assert cloud.ecs.list_tasks(cluster="fleet", startedBy="lag/2/1")["taskArns"] == [arn]
     cloud.reaches(arn, "STOPPED")
@@ -430,10 +431,10 @@ def test_a_spot_interruption_warns_by_event_and_signal_before_the_task_stops(clo
 def test_a_spot_task_that_ignores_the_warning_is_killed(cloud: Cloud) -> None:
     arn = started(cloud, DEAF)
     before = time.monotonic()
-    client(cloud).act("spot", arn, 1)
+    client(cloud).act("spot", arn, 3)
     assert (cloud.task(arn)["lastStatus"], cloud.task(arn)["stopCode"]) == ("RUNNING", "SpotInterruption")
     stopped = cloud.reaches(arn, "STOPPED")
-    assert 0.9 < time.monotonic() - before < 4
+    assert 2.9 < time.monotonic() - before < 28  # far below what it would be by default
     assert (stopped["stopCode"], stopped["containers"][0]["exitCode"]) == ("SpotInterruption", 137)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError
 
 from local.cloud import MARK, Cloud, Endpoints
+from tests.contract.fargate_cloud import wait_for
 
 pytestmark = pytest.mark.cloud
 
@@ -164,6 +166,17 @@ def test_a_delayed_call_comes_late(front: Front) -> None:
     began = time.monotonic()
     front.exists("anything")
     assert time.monotonic() - began > 0.5
+
+
+def test_a_delayed_call_comes_when_all_is_calm_again_at_the_latest(front: Front) -> None:
+    front.fault("delay", operation="PutItem", seconds=900, seed=5, times=1)
+    with ThreadPoolExecutor(1) as thread:
+        put = thread.submit(front.put, "held back")
+        wait_for(lambda: [fault["struck"] for fault in front.ask("GET", "faults")] == [1])
+        assert not front.exists("held back")
+        front.ask("DELETE", "faults")
+        put.result(30)
+    assert front.exists("held back")
 
 
 @pytest.mark.parametrize(("kind", "done"), [("kill-before", False), ("kill-after", True)])

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from app import deployment
 from fleetcap.model import Job, JobStatus, Slot, SlotState
 from local.client import Client
 from local.cloud import Cloud
-from local.deploy import Synth, deploy
+from local.deploy import deploy
 from local.samples import make_bam
+from stacks.config import CONTEXT_KEY
 
 CAPS = {"default": 16, "one": 1, "two": 2, "five": 5}
 READS = 400
@@ -46,6 +50,16 @@ class Stage:
         self.client.send(messages)
         return wanted
 
+    def behind_a_gate(self, pool: str, name: str, count: int) -> tuple[list[str], Path]:
+        """That many jobs of the pool that end once a file is there; their keys, and the file."""
+        [source] = self.sources(1)
+        gate = self.folder / f"{name} is open"
+        params = {"program": "sh", "arguments": f"""-c 'until test -e "{gate}"; do sleep 0.2; done' {{source}}"""}
+        work = {"source": source, "processor": "command", "params": params, "pool": pool}
+        wanted = [f"{pool}/{name}/{number}" for number in range(count)]
+        self.client.send([{**work, "workflow_key": key} for key in wanted])
+        return wanted, gate
+
     def running(self, key: str) -> tuple[Job, Slot]:
         """Wait until the job runs; the job, and the slot of its worker."""
         self.until(lambda: (job := self.job(key)) and job.status is JobStatus.RUNNING, f"{key} runs")
@@ -60,7 +74,7 @@ class Stage:
         """The job of a key."""
         return self.client.table.job(key)
 
-    def until(self, holds: Callable[[], object], what: str, within_s: float = 120, every_s: float = 0.1) -> None:
+    def until(self, holds: Callable[[], object], what: str, within_s: float = 300, every_s: float = 0.1) -> None:
         """Wait until something holds; fail with `what` otherwise."""
         give_up_at = time.monotonic() + within_s
         while not holds():
@@ -68,16 +82,18 @@ class Stage:
                 pytest.fail(f"not within {within_s:.0f} s: {what}")
             time.sleep(every_s)
 
-    def until_ended(self, keys: Sequence[str], within_s: float = 120) -> list[Job]:
+    def until_ended(self, keys: Sequence[str], within_s: float = 300) -> list[Job]:
         """Wait until every job has ended; the jobs."""
         pending = set(keys)
 
         def ended() -> bool:
-            pending.difference_update([key for key in pending if (job := self.job(key)) and job.ended])
+            found = self.client.table.jobs(sorted(pending))
+            pending.difference_update(key for key, job in found.items() if job.ended)
             return not pending
 
-        self.until(ended, f"jobs ended: {sorted(pending)[:5]} …", within_s)
-        return [job for key in keys if (job := self.job(key))]
+        self.until(ended, f"jobs ended: {sorted(pending)[:5]} …", within_s, every_s=0.3)
+        found = self.client.table.jobs(sorted(set(keys)))
+        return [found[key] for key in keys]
 
     def drain(self, pool: str) -> None:
         """Stop the pool's workers in order, each once it is ready, and wait until their slots are free.
@@ -120,7 +136,7 @@ class Stage:
         """How often anybody called RunTask since the recording began."""
         return sum(account.requests.get("ecs:RunTask", 0) for account in self.client.recording().values())
 
-    def tick_until(self, holds: Callable[[], object], what: str, within_s: float = 60, every_s: float = 2.0) -> None:
+    def tick_until(self, holds: Callable[[], object], what: str, within_s: float = 300, every_s: float = 2.0) -> None:
         """The tick, over and over, until something holds."""
 
         def now() -> object:
@@ -128,6 +144,31 @@ class Stage:
             return holds()
 
         self.until(now, what, within_s, every_s)
+
+
+@contextmanager
+def without_ticks(stage: Stage) -> Iterator[None]:
+    """The schedule is switched off, for a while: no tick but those of the test."""
+    scheduler = stage.client.cloud.client("scheduler")
+    [rule] = scheduler.list_schedules()["Schedules"]
+    known = scheduler.get_schedule(Name=rule["Name"])
+    asked = {field: known[field] for field in ("Name", "ScheduleExpression", "FlexibleTimeWindow", "Target")}
+    scheduler.update_schedule(**asked, State="DISABLED")
+    try:
+        yield
+    finally:
+        scheduler.update_schedule(**asked, State="ENABLED")
+
+
+@cache
+def _assembly(config: str, folder: Path) -> Path:
+    """The stacks of a configuration in JSON, as `python app.py` makes them.
+
+    Made in this process: the CDK takes ten times as long to start as to synthesize, and here it starts once for all.
+    """
+    made = folder / f"assembly-{hashlib.sha256(config.encode()).hexdigest()[:16]}"
+    deployment({CONTEXT_KEY: config}, outdir=str(made)).synth()
+    return made
 
 
 @contextmanager
@@ -145,9 +186,8 @@ def staged(
     pools = [{"name": name, **knobs, **pool} for name, pool in own.items()]
     config = {"pools": pools, "intake_batch_size": 1, **(settings or {})}
     with Cloud(folder / "state", cold_start_s=0.5) as cloud:
-        synth = Synth(config, cloud.environment())
         endpoints = cloud.start()
-        outputs = deploy(synth.assembly(), endpoints)
+        outputs = deploy(_assembly(json.dumps(config), folder.parent), endpoints)
         (folder / "files").mkdir()
         yield Stage(Client(endpoints, outputs), folder / "files")
 

@@ -14,7 +14,7 @@ from local.client import Client
 from local.cloud import Cloud, CloudError, Endpoints
 from tests.e2e.conftest import Stage
 
-pytestmark = [pytest.mark.cloud, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.cloud
 
 BOOTSTRAP = {"CDKToolkit"}
 

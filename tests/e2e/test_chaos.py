@@ -12,7 +12,7 @@ from rich.console import Console
 from local.chaos.__main__ import Order, run
 from local.chaos.plan import kinds
 
-pytestmark = [pytest.mark.cloud, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.cloud
 
 CAP, JOBS, SEED = 4, 40, 1
 

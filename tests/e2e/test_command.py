@@ -17,7 +17,7 @@ import pytest
 from local.cloud import MARK
 from local.samples import make_bam
 
-pytestmark = [pytest.mark.cloud, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.cloud
 
 FLEETCAP = Path(sys.executable).with_name("fleetcap")
 
@@ -41,7 +41,7 @@ def started_by(folder: Path) -> list[psutil.Process]:
 
 
 def wait_for(path: Path) -> None:
-    give_up_at = time.monotonic() + 120
+    give_up_at = time.monotonic() + 300
     while not path.exists():
         assert time.monotonic() < give_up_at, f"no {path.name}"
         time.sleep(0.1)
@@ -86,37 +86,7 @@ def test_a_file_that_cannot_be_a_job_is_refused_before_anything_starts_or_is_del
     )
 
 
-@pytest.mark.parametrize(
-    "numbers",
-    [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT, signal.SIGINT]],
-    ids=["Ctrl-C", "TERM", "a closed terminal", "Ctrl-C twice"],
-)
-def test_an_interrupted_demo_stops_everything_that_it_started(tmp_path: Path, numbers: list[signal.Signals]) -> None:
-    demo = subprocess.Popen([FLEETCAP, "demo", "--jobs", "30", "--cap", "3", "--reads", "500"], cwd=tmp_path)
-    wait_for(tmp_path / ".fleetcap" / "demo" / "cloud" / "fargate" / "tasks")
-    assert started_by(tmp_path)
-    for number in numbers:
-        demo.send_signal(number)
-        time.sleep(0.3)
-    assert demo.wait(30) != 0
-    assert started_by(tmp_path) == []
-
-
 LAUNCHERS: list[subprocess.Popen[bytes]] = []
-
-
-class Up:
-    """A `fleetcap local up` in the background."""
-
-    def __init__(self, folder: Path, name: str) -> None:
-        known = folder / ".fleetcap" / "local" / name / "cloud.json"
-        before = known.stat().st_mtime if known.exists() else 0.0
-        self.process = subprocess.Popen([FLEETCAP, "local", "up", "--name", name, "--cap", "1"], cwd=folder)
-        LAUNCHERS.append(self.process)
-        give_up_at = time.monotonic() + 120
-        while not known.exists() or known.stat().st_mtime == before:
-            assert time.monotonic() < give_up_at, f"{name} is not up"
-            time.sleep(0.1)
 
 
 @pytest.fixture
@@ -127,6 +97,38 @@ def ended(tmp_path: Path) -> Iterator[None]:
         LAUNCHERS.pop().kill()
     for process in started_by(tmp_path):
         process.kill()
+
+
+@pytest.mark.usefixtures("ended")
+@pytest.mark.parametrize(
+    "numbers",
+    [[signal.SIGINT], [signal.SIGTERM], [signal.SIGHUP], [signal.SIGINT, signal.SIGINT]],
+    ids=["Ctrl-C", "TERM", "a closed terminal", "Ctrl-C twice"],
+)
+def test_an_interrupted_demo_stops_everything_that_it_started(tmp_path: Path, numbers: list[signal.Signals]) -> None:
+    demo = subprocess.Popen([FLEETCAP, "demo", "--jobs", "30", "--cap", "3", "--reads", "500"], cwd=tmp_path)
+    LAUNCHERS.append(demo)
+    wait_for(tmp_path / ".fleetcap" / "demo" / "cloud" / "fargate" / "tasks")
+    assert started_by(tmp_path)
+    for number in numbers:
+        demo.send_signal(number)
+        time.sleep(0.3)
+    assert demo.wait(120) != 0
+    assert started_by(tmp_path) == []
+
+
+class Up:
+    """A `fleetcap local up` in the background."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        known = folder / ".fleetcap" / "local" / name / "cloud.json"
+        before = known.stat().st_mtime if known.exists() else 0.0
+        self.process = subprocess.Popen([FLEETCAP, "local", "up", "--name", name, "--cap", "1"], cwd=folder)
+        LAUNCHERS.append(self.process)
+        give_up_at = time.monotonic() + 300
+        while not known.exists() or known.stat().st_mtime == before:
+            assert time.monotonic() < give_up_at, f"{name} is not up"
+            time.sleep(0.1)
 
 
 @pytest.mark.usefixtures("ended")
@@ -161,7 +163,7 @@ def test_two_clouds_stand_side_by_side_and_any_client_talks_to_them(tmp_path: Pa
     assert "The embedded cloud one is up already" in again.stderr
     for name, cloud in zip(("one", "two"), clouds, strict=True):
         assert fleetcap(tmp_path, "local", "down", "--name", name).stdout == f"The embedded cloud {name} is down.\n"
-        cloud.process.wait(10)
+        cloud.process.wait(60)
     assert started_by(tmp_path) == []
 
 

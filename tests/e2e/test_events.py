@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +13,9 @@ import pytest
 from fleetcap import keys, lifecycle
 from fleetcap.model import JobStatus
 from local.samples import make_bam
-from tests.e2e.conftest import Stage, staged
+from tests.e2e.conftest import Stage, staged, without_ticks
 
-pytestmark = [pytest.mark.cloud, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.cloud
 
 ACTOR = "fleetcap-publish"
 
@@ -103,20 +102,6 @@ def test_a_rule_hears_why_a_job_failed_and_nothing_of_the_others(stage: Stage) -
 
     assert detail["reason"] == job.error != ""
     assert {event["detail"]["status"] for event in consumer.heard} == {"FAILED"}
-
-
-@contextmanager
-def without_ticks(stage: Stage) -> Iterator[None]:
-    """The schedule is switched off, for a while."""
-    scheduler = stage.client.cloud.client("scheduler")
-    [rule] = scheduler.list_schedules()["Schedules"]
-    known = scheduler.get_schedule(Name=rule["Name"])
-    asked = {field: known[field] for field in ("Name", "ScheduleExpression", "FlexibleTimeWindow", "Target")}
-    scheduler.update_schedule(**asked, State="DISABLED")
-    try:
-        yield
-    finally:
-        scheduler.update_schedule(**asked, State="ENABLED")
 
 
 def test_a_job_that_waits_for_another_runs_after_its_end_and_needs_no_tick(stage: Stage) -> None:

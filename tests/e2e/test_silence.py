@@ -19,7 +19,7 @@ from fleetcap import limits
 from fleetcap.model import Job, JobStatus, Slot, SlotState
 from tests.e2e.conftest import Stage, staged
 
-pytestmark = [pytest.mark.cloud, pytest.mark.timeout(420)]
+pytestmark = pytest.mark.cloud
 
 CAPS = {"dead": 3, "mute": 1, "cut": 1, "hung": 1}
 STOP_TIMEOUT_S = 12

@@ -27,5 +27,5 @@ def test_a_port_taken_meanwhile_is_chosen_anew_and_helpers_at_work_go_on(
         assert answers == []
         assert str(taken.getsockname()[1]) not in endpoints.ecs + endpoints.aws
         assert helper.poll() is None
-    helper.wait(5)
+    helper.wait(60)
     assert not psutil.pid_exists(helper.pid)

@@ -26,6 +26,8 @@ CONTRACT: Final = tuple(
 UNIT: Final = ("tests/decide", "tests/handlers", "tests/worker/test_worker.py")
 FIRST_SEED: Final = 1
 WITHIN_S: Final = 300.0
+HANGS: Final = ("-o", "timeout=180")
+"""A mutant may hang, and a test of it that does has noticed: well before the whole run is given up."""
 LINES_TOLD: Final = 12
 
 BROKEN: Final = re.compile(r"\b(Name|Attribute|Type|Syntax|UnboundLocal|Import|Indentation)Error\b")
@@ -129,7 +131,7 @@ class Copy:
 
     def test(self, by: str, *what: str) -> Kill | None:
         """Tests, up to the first that fails."""
-        code, told = self.run("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m", "not cloud", *what)
+        code, told = self.run("-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *HANGS, "-m", "not cloud", *what)
         if code == 0:
             return None
         found = re.search(r"^(?:FAILED|ERROR) (\S+\.py::[^\[\s]+(?:\[.*?\])?)(?: - (.*))?$", told, re.MULTILINE)

@@ -68,6 +68,7 @@ def test_no_fixed_seed_breaks_an_invariant_and_they_take_every_branch_but_the_ra
     assert set(expected()) >= RARE
 
 
+@pytest.mark.long
 def test_a_seed_goes_the_same_way_in_every_process() -> None:
     """Whatever the hashes of that process are."""
     script = "from local.simulator.history import run; from local.simulator.plan import plan\n" + (
@@ -129,6 +130,7 @@ def test_a_tick_that_forgets_the_silent_is_not_live(monkeypatch: pytest.MonkeyPa
     assert next(invariants(map(plan, range(400)))) in {"LIVE", "LEAK"}
 
 
+@pytest.mark.long
 def test_a_message_that_is_given_up_too_early_is_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was not settled is said to be."""
     handle = Intake.handle

@@ -45,6 +45,7 @@ def exact(work: Workload) -> Figures:
 # --- Fleetcap
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("make", [small, long])
 def test_a_burst_takes_at_most_a_twentieth_longer_than_it_must(make: Callable[[int], Workload]) -> None:
     found = fleetcap(make(SEED))
@@ -61,6 +62,7 @@ def test_a_day_keeps_the_cap_and_waits_little_longer_than_with_all_workers_alway
     assert found.wait_mean_s <= 1.05 * sum(least) / len(least) + 60.0
 
 
+@pytest.mark.long
 def test_a_worker_that_waits_for_work_is_billed_for_it() -> None:
     patient, hasty = fleetcap(bimodal(SEED, 50)), fleetcap(bimodal(SEED, 50), idle_exit_s=60.0)
     assert patient.tasks == hasty.tasks
@@ -100,6 +102,7 @@ def test_who_counts_what_is_listed_passes_the_cap_in_a_burst() -> None:
     assert found.tasks == 24
 
 
+@pytest.mark.long
 def test_who_counts_passes_the_cap_and_is_slower_all_the_same() -> None:
     """Tasks that are listed count twice for a minute, and who found no room asks again only after two."""
     found = counting(small(SEED))
@@ -156,6 +159,7 @@ def test_fleetcap_is_not_faster_than_the_bound_and_keeps_the_cap(work: Workload)
     assert found.peak <= work.cap
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", POLICIES)
 def test_a_seed_gives_the_same_figures_each_time_and_another_gives_others(name: str) -> None:
     once, again, other = (POLICIES[name](bimodal(seed, 30)) for seed in (SEED, SEED, SEED + 1))
@@ -238,6 +242,7 @@ def test_a_day_has_its_noon_and_its_night() -> None:
     assert hours.index(max(hours)) in range(10, 15)
 
 
+@pytest.mark.long
 def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["--only", "long", "--json", str(tmp_path / "figures.json")])
     assert told.exit_code == 0
@@ -251,6 +256,7 @@ def test_the_command_writes_what_it_measured(tmp_path: Path) -> None:
         assert name in told.output
 
 
+@pytest.mark.long
 def test_the_command_says_which_day_is_not_whole_and_what_it_does_not_know() -> None:
     told = CliRunner().invoke(app, ["--only", "day", "--day-jobs", "100"])
     assert "a day of 100 jobs (scaled down from 100,000), cap 1" in told.output

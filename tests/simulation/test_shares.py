@@ -14,6 +14,8 @@ from fleetcap import limits
 from local.simulator.history import Result, run
 from local.simulator.plan import Fault, JobPlan, MessagePlan, Plan, Trouble, TroubleAt
 
+pytestmark = pytest.mark.long
+
 CAP: Final = 8
 SEEDS: Final = (1, 2, 3)
 SETTLED: Final = 100
@@ -170,7 +172,6 @@ def test_jobs_that_come_back_from_dead_workers_do_not_let_a_newcomer_go_first(se
     assert shares(claims) == pytest.approx({"a": 0.5, "b": 0.5}, rel=0.05)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS[:1])
 def test_ten_jobs_do_not_wait_for_ten_thousand_though_calls_fail(seed: int) -> None:
     """They come when all of those have been taken in: SQS keeps no order, and knows no tenants."""

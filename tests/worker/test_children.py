@@ -39,7 +39,7 @@ def child_that(tmp_path: Path, does: str) -> ProcessChild:
     return start_child(command, json.dumps({"work": str(work)}), work, Directories(tmp_path))
 
 
-def report_when(child: Child, holds: Callable[[ChildReport], bool], seconds: float = 20.0) -> ChildReport:
+def report_when(child: Child, holds: Callable[[ChildReport], bool], seconds: float = 60.0) -> ChildReport:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         report = child.report()
@@ -109,10 +109,12 @@ def test_a_workers_settings_reach_its_jobs(at_the_emulator: None, s3: S3Client, 
 
 def test_a_report_never_waits(tmp_path: Path) -> None:
     child = child_that(tmp_path, "time.sleep(60)")
-    began = time.monotonic()
+    took = []
     for _ in range(100):
+        began = time.monotonic()
         assert child.report() == ChildReport()
-    assert time.monotonic() - began < 1
+        took.append(time.monotonic() - began)
+    assert sorted(took)[50] < 0.01  # most of them: a busy machine may hold up some
     child.kill()
 
 
@@ -200,20 +202,23 @@ def test_a_kill_ends_the_whole_group_even_where_it_ignores_the_first_signal(tmp_
     grandchild = grandchild_of(child)
     began = time.monotonic()
     child.kill()
-    assert limits.CHILD_TERM_S <= time.monotonic() - began < limits.CHILD_TERM_S + 2
+    assert limits.CHILD_TERM_S <= time.monotonic() - began < 45  # it would have slept for longer
     assert not alive(grandchild)
     assert child.report().exit_code == -9
     assert child.report().failure == Failure("internal: the job's process was stopped by its worker", permanent=False)
     assert not (tmp_path / "work").exists()
 
 
-def test_a_child_that_obeys_is_gone_at_once_and_its_stubborn_grandchild_with_it(tmp_path: Path) -> None:
+def test_a_child_that_obeys_is_gone_at_once_and_its_stubborn_grandchild_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CHILD_TERM_S", 50)  # nobody waits for it, so it may be long
     child = child_that(tmp_path, FAMILY + "time.sleep(60)")
     grandchild = grandchild_of(child)
     began = time.monotonic()
     child.kill()
     child.kill()
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 25
     assert not alive(grandchild)
     assert child.report().exit_code == -15
 
@@ -222,7 +227,7 @@ def test_what_an_ended_child_left_running_is_ended_with_its_report(tmp_path: Pat
     child = child_that(tmp_path, FAMILY + "say(event='done'); os._exit(0)")
     grandchild = grandchild_of(child)
     assert at_the_end(child).failure is None
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while alive(grandchild) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert not alive(grandchild)
@@ -237,7 +242,7 @@ def test_killing_after_the_end_changes_nothing(tmp_path: Path) -> None:
 
 def test_a_kill_that_meets_a_finished_child_keeps_its_result(tmp_path: Path) -> None:
     child = child_that(tmp_path, "say(event='done'); os._exit(0)")
-    time.sleep(1)
+    os.waitid(os.P_PID, child._process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has asked for it yet
     child.kill()
     assert (child.report().exit_code, child.report().failure) == (0, None)
 
