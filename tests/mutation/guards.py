@@ -1217,7 +1217,7 @@ ORDER: Final = (
         "dependency: a circle is looked for",
         0,
         DEPENDENCIES,
-        "    if isinstance(verdict, dependencies.Wait) and (way := _circle(fleet, job, parents)):\n",
+        "    if isinstance(verdict, dependencies.Wait) and (way := _circle(fleet, job, parents, known)):\n",
         "    if way := []:\n",
     ),
     Guard(
@@ -1309,11 +1309,11 @@ ARRAY: Final = (
         f'return Write("grow", job_key(array.key), {ANYTHING}, sets)',
     ),
     Guard(
-        "pass: the run as read",
+        "pass: the run is as read",
         0,
         KEYS,
-        'return Write("pass", job_key(array.key), run_is(array.run), {"passed"',
-        f'return Write("pass", job_key(array.key), {ANYTHING}, {{"passed"',
+        "run_is(array.run), ",
+        f"{ANYTHING}, ",
     ),
     Guard(
         "gather: the run as read is waiting",
@@ -1411,7 +1411,7 @@ ARRAY: Final = (
         0,
         INTAKE,
         "                self._cancel_parts(standing, took)\n",
-        "            pass\n",
+        "                pass\n",
     ),
     Guard(
         "array: the end of an element is told to it",
