@@ -139,6 +139,22 @@ def test_a_job_that_was_claimed_since_the_index_was_read_is_not_given_up(
     assert world.job().status is JobStatus.RUNNING
 
 
+def test_a_job_is_not_given_up_beside_a_worker_that_came_since_the_tick_read_the_slots(world: World) -> None:
+    world.queue()
+    pool = Pool("default", 2, LAUNCH, dispatch_deadline_s=600.0)
+    starving = replace(world.fleet(), pools={"default": pool})
+    world.ecs.capacity = OUT_OF_CAPACITY
+    world.ticks(starving, 600.0)
+    world.ecs.capacity = None
+    world.clock.sleep(limits.BACKOFF_MAX_S)
+    assert starving.scale(pool, None, most=1)
+    as_read = starving.look(pool).slots
+    (slot,) = world.held
+    world.beat(slot)
+    starving.end_overdue(pool, as_read)
+    assert world.job().status is JobStatus.QUEUED
+
+
 # --- launches
 
 

@@ -20,7 +20,17 @@ from tests.mutation.guard import ROOT, Guard
 COPIED: Final = ("lambdas", "worker_image", "local", "tests", "pyproject.toml")
 CONTRACT: Final = tuple(
     f"tests/contract/test_{name}.py"
-    for name in ("control_table", "rules_agree", "guards", "pools", "dependencies", "arrays", "workers", "tasks")
+    for name in (
+        "control_table",
+        "rules_agree",
+        "guards",
+        "pools",
+        "dependencies",
+        "arrays",
+        "progress",
+        "workers",
+        "tasks",
+    )
 )
 """All that speaks of a guard. Left out: the comparison of two stores, which both lose it, and what knows none."""
 UNIT: Final = ("tests/decide", "tests/handlers", "tests/worker/test_worker.py")
