@@ -188,7 +188,8 @@ def test_a_record_that_no_job_can_be_read_from_is_put_aside_and_does_not_come_ag
     assert bus.told == [("b", 2)]
     [(body, reason, number)] = unpublished.kept
     assert json.loads(body) == poison
-    assert (reason, int(number)) == ("no job can be read from the record: KeyError('run')", 1)
+    why = """no job can be read from the record: Unreadable("odd cannot be read: KeyError('run')")"""
+    assert (reason, int(number)) == (why, 1)
 
 
 def test_a_cold_start_does_not_wait_for_what_only_validation_needs() -> None:
