@@ -55,10 +55,10 @@ from local.simulator.ports import (
     Throttled,
     WatchedItems,
 )
+from local.simulator.rounds import SparedWorker
 from local.simulator.truth import CONFIGURED_WITHIN_S, Truth, Violation, Worker
 from local.simulator.world import BEGAN_AT, FOREVER, Crash, Line, Process, World
 from worker_image.worker import Settings
-from worker_image.worker import Worker as Loop
 
 T = TypeVar("T")
 
@@ -71,6 +71,7 @@ LAUNCH: Final = {
     "container": "worker",
 }
 POOL: Final = "default"
+QUEUE: Final = keys.queued_pk(POOL, 0)
 JOB_TIMEOUT_S: Final = 60
 
 LEAVES_S: Final = 15.0
@@ -651,7 +652,25 @@ class History:
         )
         table = self.table_of(process)
         log = partial(self._hear_log, process)
-        Loop(lease, arn, settings, table, clock.children, clock, log, lambda: process.draining).run()
+        SparedWorker(
+            lease,
+            arn,
+            settings,
+            table,
+            clock.children,
+            clock,
+            log,
+            lambda: process.draining,
+            in_vain=partial(self.looks_in_vain, process),
+        ).run()
+
+    def looks_in_vain(self, process: Process) -> bool:
+        """Whether a look for jobs that took no time would go well now and find none. Draws chance as that look does."""
+        now = self.world.now
+        if process.cut_until > now or (self.plan.fault_rate and now < self.calm_at) or self.items.open(QUEUE, 1):
+            return False
+        self.chance.random()
+        return True
 
     def clock_of(self, process: Process) -> SimulatedClock:
         """The clock of a worker."""

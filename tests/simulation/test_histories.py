@@ -20,7 +20,7 @@ from fleetcap.fleet import Fleet
 from handlers.intake import Intake
 from local.simulator.__main__ import tally
 from local.simulator.coverage import expected, never_taken
-from local.simulator.history import run
+from local.simulator.history import History, run
 from local.simulator.plan import Fault, Plan, Trouble, large, plan
 from local.simulator.shrink import shrink
 from worker_image.worker import Worker
@@ -148,6 +148,17 @@ def test_an_error_that_the_world_does_not_explain_is_a_violation(monkeypatch: py
 
     monkeypatch.setattr(Fleet, "settle", broken)
     assert next(invariants(map(plan, range(100)))) == "ERROR"
+
+
+def test_looks_that_are_left_out_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where calls take no time, chance is drawn alike with them and without: all is the same but their number."""
+    plans = [replace(plan(seed), latency_s=0.0) for seed in range(1, 171)]
+    sparing = list(map(run, plans))
+    monkeypatch.setattr(History, "looks_in_vain", lambda _history, _process: False)
+    looking = list(map(run, plans))
+    assert [replace(each, calls=0) for each in sparing] == [replace(each, calls=0) for each in looking]
+    assert sum(each.calls for each in sparing) < 0.95 * sum(each.calls for each in looking)
+    assert any(each.plan.faultless and each.calls < other.calls for each, other in zip(sparing, looking, strict=True))
 
 
 def test_a_fault_that_is_left_out_does_not_happen() -> None:
