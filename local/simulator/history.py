@@ -966,7 +966,7 @@ _to_wire = TypeSerializer().serialize
 
 def _wired(item: keys.Item) -> dict[str, Any]:
     """An item as streams spell it."""
-    return {name: _to_wire(value) for name, value in item.items()}
+    return {name: {"S": value} if type(value) is str else _to_wire(value) for name, value in item.items()}
 
 
 def told(what: object) -> str:
