@@ -54,6 +54,8 @@ RARE: Final = {
     "refused lease: the slot is not retiring",
     "refused missing: the generation is as read",
     "refused missing: the slot is held",
+    "refused cancel: the run as read is running",
+    "refused pass: the run is as read",
     "refused retire: no newer cap has marked it",
 }
 """Branches that so few histories take that these need not; `make simulate` runs enough for them."""
