@@ -6,7 +6,7 @@ it is seen there; and one that ends later finds the edge, and its end has the de
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -14,7 +14,7 @@ from fleetcap import keys, limits
 from fleetcap.decide import arrays, dependencies
 from fleetcap.fleet import Fleet
 from fleetcap.jobs import Contended
-from fleetcap.model import Job, JobStatus, Passed, Pool
+from fleetcap.model import NOT_PASSED, Job, JobStatus, Passed, Pool
 
 NOBODY: Final[Mapping[str, Job]] = {}
 
@@ -71,11 +71,14 @@ def _gathered(fleet: Fleet, array: Job) -> Settled:
 
     Its parts are read from the last one on up to the first that has not ended. What was passed over is noted, so that
     nobody reads it again: the end of an element costs one read of the array, one of that part, and its own, in whatever
-    order they end. The note is a hint that may be lost; nothing but time rests on it.
+    order they end. The note is a hint that may be lost; nothing but time rests on it. Where some did not complete, all
+    are read once more at the end.
     """
-    passed = _passed_over(fleet, array) if array.grown else array.passed
-    named = fleet.table.job(passed.first) if passed.first and not arrays.left(array, passed) else None
-    outcome = arrays.gather(array, passed, named, fleet.clock.now(), _limit_s(fleet, array))
+    passed, parts = _passed_over(fleet, array) if array.grown else array.passed, NOBODY
+    if array.grown and passed.first and not arrays.left(array, passed):
+        parts = fleet.table.jobs(arrays.part_keys(array))  # who did not complete may have run anew since
+        passed = _further(fleet, NOT_PASSED, arrays.left(array, NOT_PASSED), parts)
+    outcome = arrays.gather(array, passed, parts.get(passed.first), fleet.clock.now(), _limit_s(fleet, array))
     if outcome is None:
         if passed != array.passed:
             fleet.table.pass_over(array, passed)
@@ -93,16 +96,22 @@ def _passed_over(fleet: Fleet, array: Job) -> Passed:
     """
     passed, at_once = array.passed, 1
     while some := arrays.left(array, passed)[:at_once]:
-        found = fleet.table.jobs(some)
-        for key in some:
-            part = found.get(key)
-            counts = _counted(fleet, part) if part and part.ended else None
-            if part is None or counts is None:
-                return passed
-            passed = arrays.pass_over(passed, part, counts)
-        if fleet.time.spent:
-            return passed
+        further = _further(fleet, passed, some, fleet.table.jobs(some))
+        all_ended, passed = further.parts == passed.parts + len(some), further
+        if not all_ended or fleet.time.spent:
+            break
         at_once = max((passed.parts - array.passed.parts) // 2, 1)
+    return passed
+
+
+def _further(fleet: Fleet, passed: Passed, some: Sequence[str], found: Mapping[str, Job]) -> Passed:
+    """These parts are next: pass over them up to the first that has not ended."""
+    for key in some:
+        part = found.get(key)
+        counts = _counted(fleet, part) if part and part.ended else None
+        if part is None or counts is None:
+            break
+        passed = arrays.pass_over(passed, part, counts)
     return passed
 
 

@@ -87,6 +87,8 @@ class Fleet:
         begun = 0
         for _ in self.time.each(range(limits.SCALE_ROUNDS)):
             standing = self.look(pool, near)
+            if self.time.over:
+                return begun
             now = self.clock.now()
             if wait := capacity.full(standing.pool, standing.slots, now, standing.share):
                 self.log("wait", pool=pool.name, reason=wait.reason, until=wait.until)

@@ -34,6 +34,8 @@ SLOW_CALL_S: Final = 5
 WAVES_BEGIN_S: Final = 10
 """How long after its start an intake begins another wave of messages, keys, or parts of an array; one it takes in any
 case, and all calls for that fit into its time, however slow."""
+WAVE_DRAWS: Final = 4
+"""Shares from which an intake draws for one wave: reads may be quick where writes are slow."""
 WAVE_LOOKS_S: Final = 5
 """How long an intake looks at messages, or parts, before it puts those that it has looked at."""
 TICK_PERIOD_S: Final = 60

@@ -6,7 +6,7 @@ world did not answer; asked again with the same `op`, a write that landed unseen
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -148,8 +148,9 @@ class Jobs(Protocol):
     def waiting(self, pool: Pool, limit: int) -> list[Queued]:
         """The first `limit` jobs that wait for their parents, by rank, from the lagging index."""
 
-    def active(self, pool: Pool, most: int) -> int:
-        """How many jobs of a pool are QUEUED or RUNNING, from the lagging index; it stops counting at `most`."""
+    def active(self, pool: Pool, most: int, bounded: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> int:
+        """How many jobs of a pool are QUEUED or RUNNING, from the lagging index; it stops counting at `most`, or where
+        `bounded` ends what it is given."""
 
     def lead(self, parents: Iterable[str], dependent: str, now: float) -> None:
         """Write the edges by which the end of each parent finds the dependent. Repeatable."""

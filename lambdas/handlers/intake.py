@@ -44,6 +44,11 @@ class _Arrival:
     tag: int | None = None
 
     @property
+    def share(self) -> tuple[str, int, str]:
+        """Whose share it would draw from."""
+        return self.accepted.pool, self.accepted.priority, self.accepted.tenant
+
+    @property
     def draws(self) -> bool:
         """It will begin a run that may be run at once, as far as was seen."""
         begins = self.seen is not None and isinstance(self.seen.decision, admit.Enqueue)
@@ -104,13 +109,20 @@ class Intake:
         for record, dependents in took.begin.each(words):
             with self._apart(record, took):
                 known = self.fleet.table.jobs(dependents)
+                failed: list[Exception] = []
                 done = 0
                 for key in took.begin.each(dependents):
-                    if key in known:
-                        self._judge(known[key], took, known)
+                    try:
+                        if key in known:
+                            self._judge(known[key], took, known)
+                    except Exception as error:  # its neighbours must not suffer; the word comes again for it
+                        self.fleet.log("not judged", key=key, error=repr(error))
+                        failed.append(error)
                     done += 1
                 if left := dependents[done:]:
                     self.rechecks.recheck(left)
+                if failed:
+                    raise failed[0]
 
     def _take_messages(self, messages: Sequence[dict[str, Any]], took: _Batch) -> None:
         """Take messages in waves, each of which has its decisions before its first job is put, so that tenants draw for
@@ -123,6 +135,8 @@ class Intake:
                 rest.popleft()
                 with self._apart(record, took, settles=False):
                     wave.append(self._arrival(record, wave))
+                if len({each.share for each in wave if each.draws}) == limits.WAVE_DRAWS:
+                    break
             self._draw(wave)
             for arrival in self.fleet.time.each(wave):
                 with self._apart(arrival.record, took):
@@ -212,12 +226,17 @@ class Intake:
         if job.request.array and job.status is JobStatus.CANCELLED:
             if arrays.left(job, job.passed):
                 self._cancel_parts(job, took)
-        elif job.request.array and not job.ended and self.fleet.time.spent:
-            self.rechecks.recheck([job.key])  # it may not have been looked through
+        elif job.request.array:
+            self._look_again(job)
         elif unblocked or admit.asks_for_capacity(admit.Attach(job), job, self.fleet.clock.now()):
             took.queued.append(job)
 
     # --- arrays
+
+    def _look_again(self, array: Job) -> None:
+        """A word has an array looked at again of which not all could be seen in time."""
+        if not array.ended and self.fleet.time.spent:
+            self.rechecks.recheck([array.key])
 
     def _grow(self, array: Job, took: _Batch) -> None:
         """Put the parts of an array that has not grown, as many as there is time for. A word has the others put.
@@ -235,15 +254,15 @@ class Intake:
                 self._put_part(part, took, words)
                 done += 1
             whole = done == len(arrays.part_keys(array))
-        if words or not whole:
-            self.rechecks.recheck(words if whole else [*words, array.key])
+        if words:
+            self.rechecks.recheck(words)
         self.fleet.log("grown", key=array.key, job=array.id, parts=done - array.put, whole=whole)
         if not self.fleet.table.grow(array, None if whole else done):
-            standing = self.fleet.table.job(array.key)
-            if standing and standing.status is JobStatus.CANCELLED:
-                self._cancel_parts(standing, took)
-        elif whole:
-            dependencies.settle(self.fleet, array.key)
+            self._cancel_parts(array, took)
+        elif not whole:
+            self.rechecks.recheck([array.key])
+        elif job := dependencies.settle(self.fleet, array.key).job:
+            self._look_again(job)
 
     def _parts(self, array: Job, done: int) -> list[_Arrival]:
         """The next parts of an array with what is to become of them, as many as can be looked at in a short while."""
@@ -272,8 +291,12 @@ class Intake:
     def _cancel_parts(self, array: Job, took: _Batch) -> None:
         """End what an array that was cancelled has put: who has ended stays so, and a part goes on with its own.
 
-        What there is no time for, a word of its own has ended; who has been told already is not told again.
+        What there is no time for, a word of its own has ended. Who has been told already is not told again; of an array
+        that had not grown that is not noted, for somebody may still be putting parts.
         """
+        standing = self.fleet.table.job(array.key)
+        if standing is None or standing.run != array.run or standing.status is not JobStatus.CANCELLED:
+            return  # it runs anew, and so do its parts
         told = 0
         names = arrays.part_keys(array)
         known = self.fleet.table.jobs(names)
@@ -283,7 +306,7 @@ class Intake:
             told += 1
         if told < len(going_on):
             self.rechecks.recheck([array.key])
-        else:
+        elif standing.grown:
             self.fleet.table.pass_over(array, Passed(len(names)))
 
     # --- runs
@@ -324,7 +347,10 @@ class Intake:
         """
         pool = self.fleet.pools[accepted.pool]
         most = pool.active_jobs_max
-        if not most or accepted.request.part_of or self.fleet.table.active(pool, most) < most:
+        if not most or accepted.request.part_of:
+            return False
+        # Where calls are so slow that they cannot be counted in time, those that were seen decide.
+        if self.fleet.table.active(pool, most, self.fleet.time.within(limits.WAVE_LOOKS_S).each) < most:
             return False
         if self.fleet.table.job(accepted.key) != standing:
             return True

@@ -78,8 +78,9 @@ class Publish:
         unheard = [number for number in ended if number not in found or not heard.issuperset(found[number])]
         if unheard:
             self.log("cut off", reason="there was no time to tell all dependents", left=list(unheard))
-        if unheard and unheard[0] == next(iter(changes)):
-            del unheard[0]  # it had all the time there is; the tick finds the rest
+        first = next(iter(changes), "")
+        if unheard[:1] == [first] and first in found and heard.issuperset(found[first][: limits.RECHECK_KEYS]):
+            del unheard[0]  # its array and itself have been told; of its dependents the tick finds the rest
         return unheard
 
     def _tell_all(self, dependents: Sequence[str], time: Timebox) -> set[str]:

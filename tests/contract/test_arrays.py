@@ -339,3 +339,77 @@ def test_a_cancelled_array_tells_its_parts_once_whatever_word_comes_later(
     monkeypatch.setattr(fleet.table, "jobs", noted)
     intake.handle(batch(clock, word("a")))
     assert reads == ["a"]
+
+
+def test_an_element_that_ran_anew_while_its_array_waited_counts_as_it_ended_at_last(
+    intake: Intake, fleet: Fleet, clock: HandClock
+) -> None:
+    intake.handle(batch(clock, many(2)))
+    end(fleet, clock, "a/1", JobStatus.FAILED)
+    intake.handle(batch(clock, word("a")))
+    assert found(fleet, "a").passed.parts == 1
+    clock.sleep(1)
+    intake.handle(batch(clock, message("a/1")))
+    end(fleet, clock, "a/0")
+    intake.handle(batch(clock, word("a")))
+    assert (found(fleet, "a/1").run, status(fleet, "a")) == (2, JobStatus.WAITING)
+    end(fleet, clock, "a/1")
+    intake.handle(batch(clock, word("a")))
+    assert (status(fleet, "a"), found(fleet, "a").counts) == (JobStatus.COMPLETED, (2, 0, 0))
+
+
+def test_what_is_put_of_an_array_after_its_cancel_was_told_is_ended_by_the_redelivery(
+    intake: Intake, fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever grows it by a word puts one part more, and dies before he learns of the cancel."""
+    dying = pytest.MonkeyPatch()
+    dying.setattr(fleet.table, "grow", lambda *_: 1 / 0)
+    put = fleet.table.put
+
+    def cancelled_meanwhile(job: Job, *rest: Any) -> bool:
+        if job.key == "a/1":
+            jobs.cancel(fleet.table, clock, "a", "by hand")
+            with dying.context() as alive:
+                alive.undo()
+                intake.handle(batch(clock, word("a")))  # another intake hears of it
+        return put(job, *rest)
+
+    monkeypatch.setattr(fleet.table, "put", cancelled_meanwhile)
+    assert intake.handle(batch(clock, many(2)))["batchItemFailures"]
+    dying.undo()
+    assert standing(fleet, "a", "a/0", "a/1") == [JobStatus.CANCELLED, JobStatus.CANCELLED, JobStatus.QUEUED]
+    monkeypatch.undo()
+    intake.handle(batch(clock, word("a")))
+    assert status(fleet, "a/1") is JobStatus.CANCELLED
+
+
+def test_a_word_of_a_cancel_that_is_read_too_late_leaves_the_next_run_alone(
+    intake: Intake, fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake.handle(batch(clock, many(2)))
+    jobs.cancel(fleet.table, clock, "a", "by hand")
+    read = fleet.table.jobs
+
+    def meanwhile(names: Sequence[str]) -> Mapping[str, Job]:
+        as_read = read(names)
+        monkeypatch.undo()
+        for key in ("a/0", "a/1"):
+            jobs.cancel(fleet.table, clock, key, "with the array a")
+        clock.sleep(1)
+        intake.handle(batch(clock, many(2)))
+        return as_read
+
+    monkeypatch.setattr(fleet.table, "jobs", meanwhile)
+    intake.handle(batch(clock, word("a")))
+    assert found(fleet, "a").run == 2
+    assert standing(fleet, "a/0", "a/1") == [JobStatus.QUEUED] * 2
+
+
+def test_a_part_that_cannot_be_judged_keeps_nobody_else_of_its_word(
+    intake: Intake, fleet: Fleet, clock: HandClock, words: FakeRechecks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    intake.handle(batch(clock, many(5)))
+    put = fleet.table.put
+    monkeypatch.setattr(fleet.table, "put", lambda job, *rest: put(job, *rest) if job.key != "a/0" else 1 / 0)
+    assert intake.handle(batch(clock, word(*words.heard[0])))["batchItemFailures"]
+    assert standing(fleet, "a/2", "a/4") == [JobStatus.QUEUED] * 2

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pytest
@@ -15,7 +15,7 @@ import pytest
 from fleetcap import jobs, limits
 from fleetcap.adapters.control_table import StoredControlTable
 from fleetcap.fleet import Fleet
-from fleetcap.model import Job, JobStatus, Pool
+from fleetcap.model import Job, JobStatus, Override, Pool
 from handlers.intake import Intake
 from local.memory.ecs import MemoryEcs
 from local.memory.items import MemoryItems
@@ -41,7 +41,8 @@ class Slow:
 
         def slowly(*arguments: Any, **named: Any) -> Any:
             at_a_time = {"put_each": limits.PUTS_AT_A_TIME, "batch": limits.BATCH_GET_ITEMS}.get(name)
-            self._world.request(-(-len(arguments[0]) // at_a_time) if at_a_time else 1)
+            writes = name in {"put", "update"}
+            self._world.request(-(-len(arguments[0]) // at_a_time) if at_a_time else 1, writes)
             self._world.reads += len(arguments[0]) if name == "batch" else name == "get"
             return call(*arguments, **named)
 
@@ -53,6 +54,7 @@ class World:
     """A queue, the table, and an intake that takes a batch at a time, each in its own minute."""
 
     call_s: float = 0.0
+    write_s: float = 0.0
     clock: HandClock = field(default_factory=HandClock)
     rechecks: FakeRechecks = field(default_factory=FakeRechecks)
     killed_at: float = FAR
@@ -69,10 +71,10 @@ class World:
         self.fleet = Fleet({"default": pool}, table, ecs, self.clock, Lines())
         self.intake = Intake(self.fleet, cache, FakeRejects(), frozenset(), rechecks)
 
-    def request(self, times: int) -> None:
+    def request(self, times: int, writes: bool = False) -> None:
         """So many requests, one after the other."""
         self.calls += times
-        self.clock.sleep(times * self.call_s)
+        self.clock.sleep(times * (self.call_s or (self.write_s if writes else 0.0)))
         if self.clock.now() > self.killed_at:
             raise Killed
 
@@ -129,6 +131,25 @@ def test_of_every_batch_something_is_settled_however_slow_its_calls(kind: str) -
         bodies = left
     waits = kind == "with twenty parents"
     assert world.statuses(f"k{n}" for n in range(10)) == {JobStatus.WAITING if waits else JobStatus.QUEUED}
+
+
+def test_of_a_batch_of_ten_tenants_something_is_settled_where_reads_are_quick_and_writes_slow() -> None:
+    world = World(shares=True, write_s=limits.SLOW_CALL_S)
+    bodies = [message(f"k{number}", tenant=f"t{number}") for number in range(10)]
+    while bodies:
+        left = world.take(*bodies)
+        assert len(left) < len(bodies)
+        bodies = left
+
+
+def test_a_ceiling_that_cannot_be_counted_in_time_lets_work_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool of forty banks: each is a request of its own."""
+    world = World(call_s=limits.SLOW_CALL_S)
+    pool = replace(world.fleet.pools["default"], active_jobs_max=1_000)
+    world.intake = replace(world.intake, fleet=replace(world.fleet, pools={"default": pool}))
+    monkeypatch.setattr(world.fleet.table, "override", lambda _: Override(banks=40))
+    assert world.take(message("a")) == []
+    assert world.statuses(["a"]) == {JobStatus.QUEUED}
 
 
 def test_where_calls_are_quick_a_batch_is_one_wave(monkeypatch: pytest.MonkeyPatch) -> None:

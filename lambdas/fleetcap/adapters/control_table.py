@@ -233,12 +233,12 @@ class StoredControlTable:
             found += self._legible(self._read.queued, entries)
         return sorted(found, key=lambda entry: entry.rank)[:limit]
 
-    def active(self, pool: Pool, most: int) -> int:
+    def active(self, pool: Pool, most: int, bounded: Callable[[Iterable[Any]], Iterable[Any]] = iter) -> int:
         banks = range(self.override(pool.name).banks)
         partitions = [keys.queued_pk(pool.name, shard) for shard in range(pool.shards)]
         partitions += [keys.running_pk(pool.name, bank) for bank in banks]
-        entries = (entry for pk in partitions for entry in self._items.open(pk, most))
-        return sum(1 for _ in islice(entries, most))
+        entries = (entry for pk in bounded(partitions) for entry in self._items.open(pk, most))
+        return sum(1 for _ in islice(bounded(entries), most))
 
     def put(self, job: Job, replacing: Job | None, op: str) -> bool:
         put = keys.put_write(job, replacing, op)
