@@ -391,13 +391,13 @@ class Intake:
         return replace(request, step=arrays.step(request.array, self.array_step))
 
     def _scale(self, took: _Batch) -> None:
-        """Ask for capacity, pool by pool. Where that fails, or there is no time for it, the jobs are safe in the table,
-        and the tick asks.
+        """Ask for capacity, pool by pool, as far as there is time. Where that fails the jobs are safe in the table, and
+        the tick asks.
         """
         wanted: dict[str, list[Queued]] = {}
         for job in took.queued:
             wanted.setdefault(job.pool, []).append(job.as_queued)
-        for name, mine in self.fleet.time.each(wanted.items()):
+        for name, mine in wanted.items():
             pool = self.fleet.pools[name]
             try:
                 self.fleet.scale(pool, mine, most=len(mine))

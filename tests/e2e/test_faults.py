@@ -138,9 +138,9 @@ def test_launches_without_a_true_answer_are_one_task_each_and_no_slot_is_freed_m
 
 def test_an_image_that_cannot_be_pulled_makes_the_pool_wait_and_say_why(stage: Stage) -> None:
     stage.client.fault("image", pool="one")
-    before = stage.client.meter("one").tasks_launched
+    before, [slot] = stage.client.meter("one").tasks_launched, stage.client.table.slots("one")
     wanted = stage.send("one", "no-image")
-    stage.until(lambda: stage.client.table.slots("one")[0].failed_at, "the launch failed")
+    stage.until(lambda: stage.client.table.slots("one")[0].failed_at > slot.failed_at, "the launch failed")
     assert stage.client.meter("one").tasks_launched - before == 1
     with without_ticks(stage):
         stage.until(lambda: waits_through_three_ticks(stage, "one"), "three ticks within one wait")

@@ -45,7 +45,7 @@ def test_a_worker_killed_in_the_middle_of_a_job_sends_it_to_another_that_complet
 
 
 def test_a_worker_that_is_stopped_gives_its_job_back_and_leaves_in_order(stage: Stage) -> None:
-    [key] = stage.send("two", "drained", reads=60_000)
+    [key] = stage.send("two", "drained", reads=240_000)
     _, slot = stage.running(key)
     ecs = stage.client.cloud.client("ecs")
 

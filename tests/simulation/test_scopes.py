@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 
 from fleetcap import keys
-from fleetcap.fleet import Fleet
+from fleetcap.fleet import Fleet, Resent
 from handlers.publish import Publish
 from local.simulator.exhaust import Budget, Scope, explore
 from local.simulator.scopes import AmbiguousLaunch, ParentEnds, StoppedTwice, TwoDeciders, TwoWorkers
@@ -63,7 +63,7 @@ def test_an_end_that_is_told_to_nobody_shows_on_some_path(monkeypatch: pytest.Mo
 
 def test_a_crash_at_every_call_is_among_the_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     """A job whose decider dies after the lease is found by the tick; without its resend the slot leaks."""
-    monkeypatch.setattr(Fleet, "resend", lambda _, slot: slot)
+    monkeypatch.setattr(Fleet, "resend", lambda _, slot: Resent(slot))
     found = explore(within(TwoDeciders, 1, 0))
     assert found.violation
     assert found.violation.invariant in {"LIVE", "LEAK"}
