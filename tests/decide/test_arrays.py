@@ -113,12 +113,6 @@ def test_the_last_part_is_looked_at_first_and_none_beyond_one_that_goes_on() -> 
     assert gather(replace(array, grown=True), passed, None, NOW, WEEK_S) is None
 
 
-def test_an_array_that_has_not_grown_does_not_end_however_its_parts_did_before() -> None:
-    all_of_it = Passed(3, (3, 0, 0))
-    assert gather(an_array(3), all_of_it, None, NOW, WEEK_S) is None
-    assert gather(replace(an_array(3), grown=True), all_of_it, None, NOW, WEEK_S)
-
-
 def test_the_counts_of_parts_are_added_up() -> None:
     array = an_array(7, most=3)
     asked = [request for _, request in parts(array)]

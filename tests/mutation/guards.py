@@ -1332,16 +1332,16 @@ ARRAY: Final = (
     Guard(
         "array: only what has grown ends with its parts",
         0,
-        ARRAYS,
-        "    if not array.grown or left(array, passed):\n",
-        "    if left(array, passed):\n",
+        DEPENDENCIES,
+        "_passed_over(fleet, array) if array.grown else",
+        "_passed_over(fleet, array) if True else",
     ),
     Guard(
         "array: every part is waited for",
         0,
         ARRAYS,
-        "    if not array.grown or left(array, passed):\n",
-        "    if not array.grown:\n",
+        "    if left(array, passed):\n",
+        "    if False:\n",
     ),
     Guard(
         "array: it has grown only once all its parts are put",

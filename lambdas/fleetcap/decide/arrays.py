@@ -99,13 +99,14 @@ def _one(status: JobStatus) -> Counts:
 
 
 def gather(array: Job, passed: Passed, first: Job | None, now: float, limit_s: float) -> Outcome | None:
-    """How an array ends of which so much has been passed over, or None while it does not end.
+    """How an array ends of which so much has been passed over, or None while it does not end. Of one that has not grown
+    nothing is: its parts may be those of an older run.
 
     `first` is the part that `passed` names. An array is given up after `limit_s`, before the first of its elements to
     end may have been forgotten.
     """
     completed, failed, cancelled = passed.counts
-    if not array.grown or left(array, passed):
+    if left(array, passed):
         limit_s = min(limit_s, limits.FINISHED_JOB_TTL_S)
         if now - array.queued_at <= limit_s:
             return None
