@@ -213,7 +213,7 @@ def test_an_array_that_runs_anew_is_not_judged_by_how_its_parts_ended_before(
     intake.handle(batch(clock, word("a")))
     clock.sleep(1)
     with monkeypatch.context() as dying:
-        dying.setattr(dependencies, "settle", lambda *_: 1 / 0)
+        dying.setattr(Intake, "_grow", lambda *_: 1 / 0)
         assert intake.handle(batch(clock, many(2)))["batchItemFailures"]
     tick.handle(fleet)
     assert (found(fleet, "a").run, status(fleet, "a")) == (2, JobStatus.WAITING)
