@@ -345,6 +345,7 @@ class Truth:
         mine = self.elements[whole][job.request.first : job.request.first + job.request.array]
         last = [self.runs[key][-1] if key in self.runs else None for key in mine]
         ended = [each.status for each in last if each and each.ended_at]
+        ended += [JobStatus.CANCELLED for key in mine if key not in self.runs and self._never_to_be_put(key)]
         told = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
         counts = tuple(ended.count(status) for status in told)
         waited_s = self.world.now - run.put_at + 2 * self.skew_s + UNDER_WAY_S
@@ -362,6 +363,11 @@ class Truth:
             if self.judged_within_s and late_s > 2 * self.judged_within_s:
                 raise Violation("LIVE", f"{job.key} ended {late_s:.0f} s after its elements")
         self._ended(job.key, job.status)
+
+    def _never_to_be_put(self, key: str) -> bool:
+        """Whether the part that was to put this element was cancelled before it did."""
+        part = self.asked_by.get(key, "")
+        return part in self.runs and self.runs[part][-1].status is JobStatus.CANCELLED
 
     def _none_left_behind(self, key: str, run: int) -> None:
         """While nothing goes wrong, the elements of an array that was cancelled end soon, unless it runs anew."""
