@@ -160,8 +160,7 @@ def _circle(fleet: Fleet, job: Job, parents: Mapping[str, Job], known: Mapping[s
             if job.key in waiting.request.depends_on:
                 return dependencies.circle(job.key, waits)
             wanted += [key for key in waiting.request.depends_on if key not in seen]
-            wanted = list(dict.fromkeys(wanted))
-        wanted = wanted[: limits.ANCESTORS_READ - len(seen)] if len(seen) < limits.ANCESTORS_READ else []
+        wanted = list(dict.fromkeys(wanted))[: max(limits.ANCESTORS_READ - len(seen), 0)]
         seen.update(wanted)
         unknown = [key for key in wanted if key not in known]
         if unknown and fleet.time.spent:
