@@ -169,8 +169,10 @@ def _circle(fleet: Fleet, job: Job, parents: Mapping[str, Job], known: Mapping[s
     return []
 
 
-def settle_some(fleet: Fleet, pool: Pool) -> None:
+def settle_some(fleet: Fleet, pool: Pool) -> bool:
     """Judge waiting jobs of a pool, a bounded number, for a bounded time: whoever should have done it may have died.
+
+    Whether any was queued.
 
     All whose turn it is are read at once, so that whoever waits for another of them need not look for it.
     """
@@ -188,3 +190,4 @@ def settle_some(fleet: Fleet, pool: Pool) -> None:
             unblocked += [settled.job] if settled.job and settled.unblocked else []
     if unblocked:
         fleet.scale(pool, [job.as_queued for job in unblocked], most=len(unblocked))
+    return bool(unblocked)

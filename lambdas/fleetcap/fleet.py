@@ -45,6 +45,11 @@ class Standing:
     share: float = 1.0
     banks: Sequence[int] = (0,)
 
+    @property
+    def whole(self) -> bool:
+        """All its slots were read."""
+        return self.share == 1.0
+
 
 class Resent(NamedTuple):
     """A slot as it is after its launch was sent again, and RunTask's answer; None where there was nothing to send."""
@@ -78,30 +83,52 @@ class Fleet:
 
     # --- capacity
 
-    def scale(self, pool: Pool, wanted: Sequence[Queued] | None, most: int, near: SlotId | None = None) -> int:
+    def scale(
+        self,
+        pool: Pool,
+        wanted: Sequence[Queued] | None,
+        most: int,
+        near: SlotId | None = None,
+        seen: capacity.View | None = None,
+    ) -> int:
         """Lease slots for jobs that no lane is free for, and launch a worker under each lease; how many.
 
         `wanted` names the jobs in question and makes up for an index that does not show them yet; None means all.
-        `near` is a slot whose bank is to be looked at, in a pool of which not all can be.
+        `near` is a slot whose bank is to be looked at, in a pool of which not all can be. Whoever has just `seen` the
+        pool need not look again.
         """
-        begun = 0
+        begun, keys_wanted = 0, None if wanted is None else {job.key for job in wanted}
         for _ in self.time.each(range(limits.SCALE_ROUNDS)):
-            standing = self.look(pool, near)
-            if self.time.over:
+            view, seen = self._room_in(seen) if seen else self._see_room(pool, wanted, near), None
+            if view is None or self.time.over:
                 return begun
-            now = self.clock.now()
-            if wait := capacity.full(standing.pool, standing.slots, now, standing.share):
-                self.log("wait", pool=pool.name, reason=wait.reason, until=wait.until)
-                return begun
-            view = self.view(standing, wanted, now)
-            leases = capacity.scale(view, None if wanted is None else {job.key for job in wanted}, most - begun)
-            leased, all_done = self._lease_all(standing, leases)
+            leased, all_done = self._lease_all(view, capacity.scale(view, keys_wanted, most - begun))
             begun += leased
             if all_done:
                 return begun
         return begun
 
-    def _lease_all(self, standing: Standing, leases: Sequence[capacity.LeaseFor]) -> tuple[int, bool]:
+    def _see_room(self, pool: Pool, wanted: Sequence[Queued] | None, near: SlotId | None) -> capacity.View | None:
+        """A pool in which a slot may be leased for somebody. Nothing is read beyond what shows that there is none."""
+        standing, now = self.look(pool, near), self.clock.now()
+        if self.time.over or self._full(standing, now):
+            return None
+        queued = self._queued(standing.pool, wanted, now)
+        if not capacity.anybody(standing.pool, queued, standing.reservations, now):
+            return None
+        return self._view(standing, queued, now)
+
+    def _room_in(self, seen: capacity.View) -> capacity.View | None:
+        return None if self._full(seen, seen.now) else seen
+
+    def _full(self, seen: Standing | capacity.View, now: float) -> bool:
+        """Whether no slot can be leased whatever is queued; it is told why."""
+        wait = capacity.full(seen.pool, seen.slots, now, seen.share)
+        if wait:
+            self.log("wait", pool=seen.pool.name, reason=wait.reason, until=wait.until)
+        return wait is not None
+
+    def _lease_all(self, view: capacity.View, leases: Sequence[capacity.LeaseFor]) -> tuple[int, bool]:
         """Carry the leases out; how many. False: every candidate was taken meanwhile, so the slots must be read again.
 
         What keeps one launch from starting would keep the next, unless that one comes from another provider. A slot is
@@ -109,9 +136,9 @@ class Fleet:
         """
         if not leases:
             return 0, True
-        pool = standing.pool
-        candidates = capacity.candidates(pool, standing.slots)
-        providers = capacity.Providers(pool, standing.slots, self.clock.now())
+        pool = view.pool
+        candidates = capacity.candidates(pool, view.slots)
+        providers = capacity.Providers(pool, view.slots, self.clock.now())
         begun, pending = 0, list(leases)
         while pending and (provider := providers.take()):
             if not self.time.allows(begun):
@@ -132,12 +159,14 @@ class Fleet:
     def look(self, pool: Pool, near: SlotId | None = None, whole: bool = False) -> Standing:
         """The pool as it is to be now, and its slots: all of them if it is `whole` or small, else those of some banks.
 
-        On the first look of all slots are created, and a bank of them whenever those before are in use.
+        Where calls are slow it is fewer banks, other ones each time: looking must leave time to act. On the first look
+        of all slots are created, and a bank of them whenever those before are in use.
         """
         banks = {0: self.table.bank(pool.name, 0)}
         pool = pool.under(banks[0].override)
-        for number in range(1, pool.banks) if whole else self._some_banks(pool.banks, near):
-            banks.setdefault(number, self.table.bank(pool.name, number))
+        numbers = self._from_any(range(1, pool.banks)) if whole else self._some_banks(pool.banks, near)
+        for number in self.time.part(limits.LOOK_PART).each(numbers):
+            banks[number] = self.table.bank(pool.name, number)
         slots = {slot.id.number: slot for number in sorted(banks) for slot in banks[number].slots}
         for number in [*sorted(banks), pool.banks]:
             new = number >= pool.banks
@@ -161,15 +190,21 @@ class Fleet:
             found.append(others.pop(int(self.clock.uniform(0, len(others))) % len(others)))
         return found
 
-    def view(self, standing: Standing, wanted: Sequence[Queued] | None, now: float) -> capacity.View:
+    def view(self, standing: Standing) -> capacity.View:
         """What is decided on: the slots, the jobs that may have a lane there, and those that have one."""
-        pool = standing.pool
+        now = self.clock.now()
+        return self._view(standing, self._queued(standing.pool, None, now), now)
+
+    def _view(self, standing: Standing, queued: Sequence[Queued], now: float) -> capacity.View:
+        running = self.table.running(standing.pool, standing.banks)
+        return capacity.View(standing.pool, standing.slots, queued, running, now, standing.reservations, standing.share)
+
+    def _queued(self, pool: Pool, wanted: Sequence[Queued] | None, now: float) -> list[Queued]:
+        """The jobs that wait, as the index shows them and as the caller knows."""
         most = min(pool.cap * pool.jobs_per_worker, limits.QUEUED_PER_DECISION) + len(wanted or ())
         queued = {job.key: job for job in self.table.queued(pool, now, most)}
         queued.update((job.key, job) for job in wanted or () if job.due_at <= now)
-        running = self.table.running(pool, standing.banks)
-        waiting = list(queued.values())
-        return capacity.View(pool, standing.slots, waiting, running, now, standing.reservations, standing.share)
+        return list(queued.values())
 
     def _lease(
         self,
@@ -261,49 +296,56 @@ class Fleet:
 
     # --- workers that are idle, old, or not wanted
 
-    def tell_workers(self, standing: Standing) -> None:
-        """Who is to stay although it is idle, who is to leave, and, in a pool that was stopped, who is stopped."""
-        pool = standing.pool
-        if not any(slot.held for slot in standing.slots):
-            return
-        if pool.mode is Mode.STOPPED:
-            self.stop_all(standing)
-            return
-        for mark in self.for_a_while(standby.marks(self.view(standing, None, self.clock.now()))):
+    def tell_workers(self, view: capacity.View) -> bool:
+        """Who is to stay although it is idle, who is to leave, and, in a pool that was stopped, who is stopped.
+
+        False: nobody was told anything.
+        """
+        if view.pool.mode is Mode.STOPPED:
+            return bool(self.stop_all(view))
+        marks = standby.marks(view)
+        for mark in self.for_a_while(marks):
             match mark:
                 case standby.Keep(slot, keep):
                     self.table.keep(slot.lease, keep)
                 case standby.Leave(slot, why):
                     asked = self.table.leave(slot.lease, why)
                     self.log("leave", lease=str(slot.lease), why=why, refused=not asked)
+        return bool(marks)
 
-    def stop_all(self, standing: Standing) -> int:
+    def stop_all(self, seen: Standing | capacity.View) -> int:
         """Stop every task of a pool that is known; how many. Each gives its jobs back; the slots wait for proof.
 
         A worker whose task is not known yet is told to leave as soon as it is there.
         """
         stopped = 0
-        for slot in self.for_a_while([slot for slot in standing.slots if slot.held]):
-            stopped += pools.stop(self.table, self.tasks, slot, standing.pool.reason or "stop-all")
+        for slot in self.for_a_while([slot for slot in seen.slots if slot.held]):
+            stopped += pools.stop(self.table, self.tasks, slot, seen.pool.reason or "stop-all")
         return stopped
 
     def for_a_while(self, things: Sequence[T]) -> Iterator[T]:
         """Each of the things until the time is spent, another one first each time: whoever comes next goes on."""
+        return self.time.each(self._from_any(things))
+
+    def _from_any(self, things: Sequence[T]) -> list[T]:
+        """All of them, in their order, beginning anywhere."""
         offset = int(self.clock.uniform(0, len(things)))
-        return self.time.each([*things[offset:], *things[:offset]])
+        return [*things[offset:], *things[:offset]]
 
     # --- jobs that waited too long
 
-    def end_overdue(self, pool: Pool, slots: Sequence[Slot]) -> None:
-        """FAILED, for jobs that have waited longer than their pool lets them: a bounded number at a time.
+    def end_overdue(self, pool: Pool, slots: Sequence[Slot]) -> bool:
+        """FAILED, for jobs that have waited longer than their pool lets them: a bounded number at a time; if any.
 
         The pool is looked at anew before anybody is given up: a worker may have come since it was read.
         """
         now = self.clock.now()
         if not deadlines.looms(pool, slots, now):
-            return
+            return False
         queued = self.table.queued(pool, now, limits.OVERDUE_READ)
         standing, now = self.look(pool, whole=True), self.clock.now()
+        if not standing.whole:  # a worker may have come where nobody could look
+            return False
         late_ones = deadlines.overdue(standing.pool, standing.slots, queued, now)[: limits.OVERDUE_PER_TICK]
         for late in self.time.each(late_ones):
             try:
@@ -322,6 +364,7 @@ class Fleet:
                 reason=late.error,
                 refused=not ended,
             )
+        return bool(late_ones)
 
     # --- jobs of dead holders
 

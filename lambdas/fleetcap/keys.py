@@ -731,24 +731,23 @@ def lease_write(
 
     `starved_at`: since when the pool's launches bring no worker; 0 where they do, so that it would be since now.
     """
-    return Write(
-        "lease",
-        slot_key(slot.id),
-        SLOT_EMPTY & at_generation(slot.generation) & SLOT_STAYS,
-        {
-            "state": SlotState.LAUNCHING.value,
-            "launch": launch,
-            "for_job": for_job,
-            "leased_at": _seconds(now),
-            "strikes": strikes,
-            "starved_at": _seconds(starved_at or now),
-            "provider": provider,
-            "failed_by": slot.failed_with,
-            "ready_by": slot.ready_with,
-            OP: op,
-        },
-        ("arn", "launched_at", "seen_at", "missing_since", "leave", "why", "keep", "idle_since", "image"),
-    )
+    sets = {
+        "state": SlotState.LAUNCHING.value,
+        "launch": launch,
+        "for_job": for_job,
+        "leased_at": _seconds(now),
+        "strikes": strikes,
+        "starved_at": _seconds(starved_at or now),
+        "provider": provider,
+        "failed_by": slot.failed_with,
+        "ready_by": slot.ready_with,
+        OP: op,
+    }
+    if not for_job:
+        sets["keep"] = True  # it is to stand by, so that it stays from its first beat on
+    forgotten = tuple(name for name in _OF_A_LEASE if name not in sets)
+    condition = SLOT_EMPTY & at_generation(slot.generation) & SLOT_STAYS
+    return Write("lease", slot_key(slot.id), condition, sets, forgotten)
 
 
 def launched_write(lease: Lease, arn: str, now: float) -> Write:

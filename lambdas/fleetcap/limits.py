@@ -84,6 +84,10 @@ BACKOFF_MAX_S: Final = 300
 STRIKES_REMEMBERED_S: Final = 2 * BACKOFF_MAX_S
 INSPECT_LAUNCHING_S: Final = 90
 """A launch whose task is known but has not beaten for this long is looked at; it is stopped much later."""
+LOOK_PART: Final = 4
+"""Whoever looks at a pool has a part in so many of its time for reading slots; most of it is for what follows."""
+VIEW_LASTS_S: Final = 3
+"""For how long a tick launches workers by what it saw before its other steps."""
 CHORES_PART: Final = 3
 """A tick has a part in so many of its time in a pool for whatever is not a launch; launches have what is left."""
 

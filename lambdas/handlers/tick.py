@@ -8,7 +8,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 from fleetcap import dependencies, limits, watch, wiring
 from fleetcap.decide import capacity, launch, recover, standby, sweep
-from fleetcap.fleet import Fleet, Standing
+from fleetcap.decide.capacity import View
+from fleetcap.fleet import Fleet
 from fleetcap.model import FailureClass, Pool, Slot
 from fleetcap.timebox import Timebox
 from handlers.log import log
@@ -17,17 +18,17 @@ T = TypeVar("T")
 
 
 class Pass(NamedTuple):
-    """What a tick met in a pool at first, and how long it took."""
+    """What a tick saw of a whole pool at first, and how long it took."""
 
-    standing: Standing
+    view: View
     took_s: float
 
 
 def handle(fleet: Fleet) -> list[Pass]:
     """One pass over all pools. It holds no state, may be killed anywhere, and two of them may run at once.
 
-    The pools share its time. Another one comes first each minute, and with it another step: where the time is too short
-    for all, each still has its turn.
+    The pools share its time. Another one comes first each minute, and each time that it does, another step: where the
+    time is too short for all, each still has its turn.
     """
     time = Timebox.begin(fleet.clock)
     minute, pools = int(fleet.clock.now() // limits.TICK_PERIOD_S), list(fleet.pools.values())
@@ -39,12 +40,12 @@ def handle(fleet: Fleet) -> list[Pass]:
             continue
         began_at, mine = fleet.clock.now(), fleet.within(time.part(len(pools) - number))
         with _failing_alone(fleet, pool, "slots"):
-            standing = mine.look(pool, whole=True)
-            cut_off += [f"{pool.name} {step}" for step in _take_steps(mine, standing, minute // len(pools))]
-            passes.append(Pass(standing, fleet.clock.now() - began_at))
+            view = mine.view(mine.look(pool, whole=True))
+            cut_off += [f"{pool.name} {step}" for step in _take_steps(mine, view, minute // len(pools))]
+            passes.append(Pass(view, fleet.clock.now() - began_at))
     if cut_off:
         fleet.log("cut off", reason="the tick's time is spent; the next one goes on", left=cut_off)
-    return passes
+    return [each for each in passes if each.view.whole]
 
 
 def _from(minute: int, things: Sequence[T]) -> list[T]:
@@ -53,33 +54,43 @@ def _from(minute: int, things: Sequence[T]) -> list[T]:
     return [*things[first:], *things[:first]]
 
 
-def _take_steps(fleet: Fleet, standing: Standing, turn: int) -> list[str]:
-    """The steps in one pool, as far as there is time; those that there was none for. Launches come last.
+def _take_steps(fleet: Fleet, view: View, turn: int) -> list[str]:
+    """The steps in one pool, as far as there is time; those that there was none for.
 
-    They have most of the time, for whatever else is late: a pool that only tidies up would never begin anything.
+    Launches have most of the time, and every other turn they come first: a pool that only tidies up would never begin
+    anything. Else they come last, for the steps before may have freed slots; and they come again where these have.
     """
-    chores = fleet.within(fleet.time.part(limits.CHORES_PART))
+    turn, launches_first = divmod(turn, 2)
+    left: list[str] = []
+    if launches_first:
+        left += _launch(fleet.within(fleet.time.part(2)), view)
+    moved, undone = _tidy_up(fleet.within(fleet.time.part(limits.CHORES_PART)), view, turn)
+    if moved or not launches_first:
+        left += _launch(fleet, view, anew=moved or fleet.clock.now() - view.now > limits.VIEW_LASTS_S)
+    return left + undone
+
+
+def _tidy_up(fleet: Fleet, view: View, turn: int) -> tuple[bool, list[str]]:
+    """The chores: whether any may have changed what launches go by, and those that there was no time for."""
+    moved = False
     left: list[str] = []
     for number, step in enumerate(_from(turn, CHORES)):
-        if not chores.time.allows(number):
+        if not fleet.time.allows(number):
             left.append(step.__name__)
             continue
-        with _failing_alone(fleet, standing.pool, step.__name__):
-            step(chores, standing)
-    if fleet.time.over:
-        return [*left, _scale.__name__]
-    with _failing_alone(fleet, standing.pool, _scale.__name__):
-        _scale(fleet, standing)
-    return left
+        with _failing_alone(fleet, view.pool, step.__name__):
+            before, moved = moved, True  # unless it comes to its end and says that it did nothing
+            moved = step(fleet, view) or before
+    return moved, left
 
 
 def look_on(fleet: Fleet, passes: Sequence[Pass], began_at: float, sweep_now: bool = False) -> None:
     """After a pass that began then: tell the gauges of each pool and, where it is this minute's turn, sweep."""
     latest = began_at + limits.GAUGES_LATEST_S
     for seen in Timebox(fleet.clock, latest, latest).each(passes):
-        pool, slots = seen.standing.pool, seen.standing.slots
+        pool, slots = seen.view.pool, seen.view.slots
         with _failing_alone(fleet, pool, "tell"):
-            phases = standby.phases(seen.standing.reservations, slots, began_at)
+            phases = standby.phases(seen.view.reservations, slots, began_at)
             watch.tell(fleet, pool, slots, seen.took_s, phases)
     if not (sweep_now or sweep.due(began_at)) or len(passes) < len(fleet.pools):
         return
@@ -87,7 +98,7 @@ def look_on(fleet: Fleet, passes: Sequence[Pass], began_at: float, sweep_now: bo
         fleet.log("not swept", reason="the pools took too long")
         return
     try:
-        watch.sweep(fleet, [slot for seen in passes for slot in seen.standing.slots])
+        watch.sweep(fleet, [slot for seen in passes for slot in seen.view.slots])
     except Exception as error:
         fleet.log("tick failed", step="sweep", error=repr(error), tick_failures=1)
 
@@ -101,24 +112,24 @@ def _failing_alone(fleet: Fleet, pool: Pool, step: str) -> Iterator[None]:
         fleet.log("tick failed", pool=pool.name, step=step, error=repr(error), tick_failures=1)
 
 
-def _fit_the_cap(fleet: Fleet, standing: Standing) -> None:
+def _fit_the_cap(fleet: Fleet, view: View) -> bool:
     """The slots above the cap are marked."""
-    pool = standing.pool
-    for mark in fleet.for_a_while(recover.retirements(pool, standing.slots)):
+    wrong = recover.retirements(view.pool, view.slots)
+    for mark in fleet.for_a_while(wrong):
         fleet.table.retire(mark.slot, mark.retire, mark.version)
+    return bool(wrong)
 
 
-def _requeue_orphans(fleet: Fleet, standing: Standing) -> None:
+def _requeue_orphans(fleet: Fleet, view: View) -> bool:
     """Jobs whose holder is dead go back, after a lost event or a crash. Older slots show fewer, never others."""
-    running = fleet.table.running(standing.pool, standing.banks)
-    if running:
-        orphans = recover.orphans(running, standing.slots)
-        fleet.requeue(orphans, FailureClass.INTERRUPTED, "heartbeat lost: its worker is gone")
+    orphans = recover.orphans(view.running, view.slots)
+    fleet.requeue(orphans, FailureClass.INTERRUPTED, "heartbeat lost: its worker is gone")
+    return bool(orphans)
 
 
-def _look_at_the_doubtful(fleet: Fleet, standing: Standing) -> None:
+def _look_at_the_doubtful(fleet: Fleet, view: View) -> bool:
     """Launches without a known task are resolved, late and silent workers are looked at."""
-    pool, slots = standing.pool, standing.slots
+    pool, slots = view.pool, view.slots
     released = False
     began_at = fleet.clock.now()
     doubts = recover.doubtful(slots, began_at)
@@ -140,7 +151,8 @@ def _look_at_the_doubtful(fleet: Fleet, standing: Standing) -> None:
                 released = True  # perhaps: only the answer may have been lost
                 fleet.log("not settled", lease=str(slot.lease), error=repr(error))
     if released and not fleet.time.over:
-        _requeue_orphans(fleet, fleet.look(fleet.pools[pool.name], whole=True))
+        _requeue_orphans(fleet, fleet.view(fleet.look(fleet.pools[pool.name], whole=True)))
+    return bool(doubts)
 
 
 def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect]) -> Iterator[Slot]:
@@ -154,31 +166,36 @@ def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect]) -> 
             return
 
 
-def _tell_workers(fleet: Fleet, standing: Standing) -> None:
+def _tell_workers(fleet: Fleet, view: View) -> bool:
     """Who stays, and who leaves."""
-    fleet.tell_workers(standing)
+    return view.whole and fleet.tell_workers(view)
 
 
-def _end_the_overdue(fleet: Fleet, standing: Standing) -> None:
+def _end_the_overdue(fleet: Fleet, view: View) -> bool:
     """Jobs that have waited longer than they may are told so."""
-    fleet.end_overdue(standing.pool, standing.slots)
+    return fleet.end_overdue(view.pool, view.slots)
 
 
-def _judge_the_waiting(fleet: Fleet, standing: Standing) -> None:
+def _judge_the_waiting(fleet: Fleet, view: View) -> bool:
     """Jobs whose parents have ended while nobody heard of it."""
-    dependencies.settle_some(fleet, fleet.pools[standing.pool.name])
+    return dependencies.settle_some(fleet, fleet.pools[view.pool.name])
 
 
-def _scale(fleet: Fleet, standing: Standing) -> None:
-    """Capacity for all that waits, on new readings: the steps before may have freed slots. For a bounded time.
+def _launch(fleet: Fleet, view: View, anew: bool = False) -> list[str]:
+    """Capacity for all that waits, for a bounded time: by what has just been seen, or on new readings.
 
-    Of a pool too large for one decision the parts are looked at where there was room.
+    Of a pool too large for one decision the parts are then looked at where there was room.
     """
-    pool, most = fleet.pools[standing.pool.name], limits.LEASES_PER_DECISION
-    free = capacity.candidates(standing.pool, standing.slots) or standing.slots[:1]
-    for slot in fleet.for_a_while(free):
-        if fleet.scale(pool, None, most, near=slot.id) < most:
-            return
+    if fleet.time.over:
+        return [_launch.__name__]
+    with _failing_alone(fleet, view.pool, _launch.__name__):
+        pool, most = fleet.pools[view.pool.name], limits.LEASES_PER_DECISION
+        if not anew and fleet.scale(pool, None, most, seen=view) < most:
+            return []
+        for slot in fleet.for_a_while(capacity.candidates(view.pool, view.slots) or view.slots[:1]):
+            if fleet.scale(pool, None, most, near=slot.id) < most:
+                break
+    return []
 
 
 CHORES: Final = (

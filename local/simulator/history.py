@@ -89,6 +89,9 @@ EARLY_WORD: Final = 0.1
 CALM_AFTER_S: Final = 200.0
 """How long what was begun in bad times may still be under way."""
 
+IDLE_TICKS_S: Final = 3.5 * limits.TICK_PERIOD_S
+"""How rarely the tick comes while there is nothing for it to do."""
+
 CANCEL_TRIES: Final = 3
 
 STREAM_S: Final = 2.0
@@ -203,6 +206,7 @@ class History:
         self._cap_before = plan.cap
         self._image, self._image_before, self._image_at = "1", "1", BEGAN_AT
         self._events_late_s = self._table_back_at = 0.0
+        self._ticked_at, self._ticked_on = 0.0, 0
 
     def _hold_to_bounds(self, truth: Truth) -> None:
         """How soon things must happen in a history of this kind."""
@@ -304,9 +308,17 @@ class History:
         if self.under_way[Trouble.NO_TICKS] or self.under_way[Trouble.BLACKOUT]:
             self.truth.seen["trouble: a tick did not come"] += 1
             return
+        if self._tick_is_idle():
+            return
+        self._ticked_at, self._ticked_on = self.world.now, self.items.changes
         self.decider("tick", self._do_tick)
         if not plan.faultless and self._calm_is_far() and self.random.random() < 0.1:  # noqa: PLR2004
             self.world.after(self.random.uniform(0.0, 50.0), partial(self.decider, "tick", self._do_tick))
+
+    def _tick_is_idle(self) -> bool:
+        """In good times, nothing has changed since the last tick began: of many that do nothing a few will do."""
+        spared = self.world.now - self._ticked_at < IDLE_TICKS_S and not self.plan.live_within_s
+        return spared and self.items.changes == self._ticked_on and not self._calm_is_far()
 
     def _calm_is_far(self) -> bool:
         return self.world.now < self.calm_at
@@ -432,7 +444,7 @@ class History:
         pools.change(self.table_of(process), clock, self._pool(), said)
         if said.get("mode") == Mode.STOPPED:
             fleet = self.fleet(process)
-            fleet.tell_workers(fleet.look(fleet.pools[POOL], whole=True))
+            fleet.stop_all(fleet.look(fleet.pools[POOL], whole=True))
 
     def _say_cap(self, cap: int, process: Process) -> None:
         clock, table = SimulatedClock(process, self.random), self.table_of(process)

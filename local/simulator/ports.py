@@ -25,6 +25,7 @@ READS: Final = (Fault.FAILS, Fault.CRASH_BEFORE, Fault.CRASH_AFTER, Fault.SLOW)
 WRITES: Final = (*READS, Fault.REPLY_LOST, Fault.LANDS_LATE, Fault.CRASH_LATE, Fault.DUPLICATED)
 TABLE_WRITES: Final = (*WRITES, Fault.RETRIED)
 RUN_TASK: Final = (*WRITES, Fault.THROTTLED)
+SIGNS_OF_LIFE: Final = frozenset({"beat", "heartbeat"})
 DESCRIBE: Final = (*READS, Fault.STALE)
 
 
@@ -61,6 +62,8 @@ class WatchedItems(MemoryItems):
         self.author: Process
         self.stream: Callable[[keys.Item | None, keys.Item], None] | None = None
         """Hears of every write of a job that has ended, with both images."""
+        self.changes = 0
+        """How many writes were accepted that change what a tick goes by; that a worker still lives changes nothing."""
 
     def _stored(self, key: Mapping[str, str], standing: keys.Item | None, item: keys.Item) -> Reply:
         if self.stream and item.get("status") in keys.ENDED_STATUSES:
@@ -77,6 +80,7 @@ class WatchedItems(MemoryItems):
         seen = self._truth.seen
         if reply.accepted:
             seen[f"write {write.name}"] += 1
+            self.changes += write.name not in SIGNS_OF_LIFE
             self._truth.wrote(write, self.author, reply)
         else:
             for clause in write.condition.clauses or (write.condition,):

@@ -155,9 +155,10 @@ def test_who_still_works_on_a_higher_cap_can_lease_nothing_above_the_lower_one(w
     world.set_cap(4)
     before = world.fleet.look(world.pool)  # makes slots 2 and 3
     world.set_cap(1)
-    view = world.fleet.view(before, [job.as_queued for job in world.queue("a", "b", "c", "d")], world.clock.now())
+    world.queue("a", "b", "c", "d")
+    view = world.fleet.view(before)
     assert view.pool.cap == 4
-    world.fleet._lease_all(before, [LeaseFor(job.key) for job in view.queued])
+    world.fleet._lease_all(view, [LeaseFor(job.key) for job in view.queued])
     assert [slot.id.number for slot in world.held] == [0]
 
 
@@ -283,7 +284,7 @@ def test_a_decision_reads_a_bounded_number_of_banks_and_a_tick_all(
     assert (read, standing.share, len(standing.slots)) == ([0, 3], 0.5, 4)
     read.clear()
     assert len(small.fleet.look(small.pool, whole=True).slots) == 8
-    assert read == [0, 1, 2, 3]
+    assert sorted(read) == [0, 1, 2, 3]
 
 
 def test_idle_workers_in_banks_that_were_not_read_are_taken_into_account(small: World) -> None:

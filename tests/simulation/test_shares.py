@@ -111,6 +111,10 @@ def places(result: Result, tenant: str, since_s: float) -> list[int]:
     return [place for place, whose in enumerate(between(result, since_s, float("inf")), start=1) if whose == tenant]
 
 
+PASSED_BY: Final = 6 * limits.LOOK_SPREAD
+"""A look begins at any of the first few, so that it passes by the very first with a chance of 3 in 4: one job of a
+thousand is passed by so often."""
+
 LATE_S: Final = 200.0
 TAKEN_IN_S: Final = 1_000.0
 
@@ -121,7 +125,7 @@ def test_ten_jobs_do_not_wait_for_a_thousand(seed: int) -> None:
     many, few = Burst("many", 1_000), Burst("few", 10, at=LATE_S)
     fair = places(told(seed, many, few), "few", LATE_S)
     assert len(fair) == 10
-    assert fair[-1] <= 2 * 10 + CAP + limits.LOOK_SPREAD
+    assert fair[-1] <= 2 * 10 + CAP + PASSED_BY
 
 
 def test_without_shares_they_do() -> None:
@@ -184,4 +188,4 @@ def test_ten_jobs_do_not_wait_for_ten_thousand_though_calls_fail(seed: int) -> N
         fault_rate=0.003,
         calm_at=1_600.0,
     )
-    assert places(result, "few", TAKEN_IN_S)[-1] <= 2 * 10 + 64 + limits.LOOK_SPREAD
+    assert places(result, "few", TAKEN_IN_S)[-1] <= 2 * 10 + 64 + PASSED_BY

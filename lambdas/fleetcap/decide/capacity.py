@@ -35,6 +35,11 @@ class View:
     reservations: Sequence[Reservation] = ()
     share: float = 1.0
 
+    @property
+    def whole(self) -> bool:
+        """All its slots were read."""
+        return self.share == 1.0
+
 
 @dataclass(frozen=True)
 class LeaseFor:
@@ -204,6 +209,11 @@ def floor(pool: Pool, reservations: Iterable[Reservation], now: float) -> int:
     return min(max(pool.min_workers, reserved), pool.cap)
 
 
+def anybody(pool: Pool, queued: Collection[Queued], reservations: Iterable[Reservation], now: float) -> bool:
+    """Whether there is anybody whom a worker could be launched for."""
+    return bool(queued or pool.warm_workers or floor(pool, reservations, now))
+
+
 def scale(view: View, wanted: Collection[str] | None, most: int) -> list[LeaseFor]:
     """Leases for the runnable jobs that no lane is free for, in rank order.
 
@@ -216,8 +226,7 @@ def scale(view: View, wanted: Collection[str] | None, most: int) -> list[LeaseFo
     for the next with it.
     """
     room = min(most, len(candidates(view.pool, view.slots)), limits.LEASES_PER_DECISION)
-    anybody = view.queued or view.pool.warm_workers or floor(view.pool, view.reservations, view.now)
-    if room <= 0 or not anybody:
+    if room <= 0 or not anybody(view.pool, view.queued, view.reservations, view.now):
         return []
     room = min(room, Providers(view.pool, view.slots, view.now).room)
     lanes = _Lanes(view)
