@@ -152,8 +152,8 @@ def test_a_ceiling_that_cannot_be_counted_in_time_lets_work_in(monkeypatch: pyte
     assert world.statuses(["a"]) == {JobStatus.QUEUED}
 
 
-def test_where_calls_are_quick_a_batch_is_one_wave(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(call_s=0.01, shares=True)
+def draws_of(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """For how many jobs an intake draws each time, from now on."""
     draws: list[int] = []
     draw = world.fleet.table.draw
 
@@ -162,6 +162,12 @@ def test_where_calls_are_quick_a_batch_is_one_wave(monkeypatch: pytest.MonkeyPat
         return draw(pool, priority, mine, now)
 
     monkeypatch.setattr(world.fleet.table, "draw", counted)
+    return draws
+
+
+def test_where_calls_are_quick_a_batch_is_one_wave(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(call_s=0.01, shares=True)
+    draws = draws_of(world, monkeypatch)
     assert world.take(*(message(f"k{n}") for n in range(10))) == []
     assert draws == [10]
 
@@ -190,6 +196,25 @@ def test_an_arrays_elements_that_wait_for_others_are_put_however_slow_that_is(sl
 def test_a_forced_array_asks_no_cache_and_grows_all_the_same(slow: World) -> None:
     slow.settle(many(30, force=True))
     assert slow.statuses(f"a/{index}" for index in range(30)) == {JobStatus.QUEUED}
+
+
+def test_where_calls_are_quick_an_arrays_tags_are_drawn_by_few_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(call_s=0.01, shares=True)
+    draws = draws_of(world, monkeypatch)
+    world.settle(many(limits.ARRAY_STEP, force=True))
+    assert draws == [1, 2, 4, 8, 16, 19]
+
+
+@pytest.mark.parametrize("speed", [{"call_s": 1.0}, {"call_s": limits.SLOW_CALL_S}, {"write_s": 2.0}])
+def test_an_array_that_grows_slowly_draws_few_tags_that_nobody_uses(
+    speed: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its tenant would fall behind by as many jobs as each word of it draws for and does not put."""
+    world = World(shares=True, **speed)  # type: ignore[arg-type]
+    draws = draws_of(world, monkeypatch)
+    world.settle(many(30, force=True))
+    assert world.statuses(f"a/{index}" for index in range(30)) == {JobStatus.QUEUED}
+    assert sum(draws) <= 2 * 30
 
 
 def test_an_array_that_runs_anew_over_results_that_stand_grows_however_slow_that_is() -> None:
