@@ -259,12 +259,25 @@ class Intake:
         if words:
             self.rechecks.recheck(words)
         self.fleet.log("grown", key=array.key, job=array.id, parts=done - array.put, whole=whole)
+        if not (whole or self.fleet.time.over) and self._grows_elsewhere(array):
+            return
         if not self.fleet.table.grow(array, None if whole else done):
             self._cancel_parts(array, took)
         elif not whole:
             self.rechecks.recheck([array.key])
         elif job := dependencies.settle(self.fleet, array.key).job:
             self._look_again(job)
+
+    def _grows_elsewhere(self, array: Job) -> bool:
+        """Whether somebody else has noted, since `array` was read, how far he has put its parts: he has the others put.
+
+        Each end of an element has its array looked at, and would begin another chain of words. Whoever notes it has a
+        message that is not settled before he has sent the next word; and of two who see nothing yet both go on.
+        """
+        standing = self.fleet.table.job(array.key)
+        if standing is None or standing.run != array.run or standing.status is not JobStatus.WAITING:
+            return False
+        return not standing.grown and standing.put > array.put
 
     def _parts(self, array: Job, done: int) -> list[_Arrival]:
         """The next parts of an array with what is to become of them, as many as can be looked at in a short while."""

@@ -99,9 +99,7 @@ class World:
         return deliveries
 
     def job(self, key: str) -> Job:
-        slow, self.call_s = self.call_s, 0.0
-        found = self.fleet.table.job(key)
-        self.call_s = slow
+        found = quick_look(self, key)
         assert found
         return found
 
@@ -186,6 +184,51 @@ def test_an_array_grows_and_ends_however_slow_its_calls(slow: World) -> None:
     slow.settle(*(word(f"a/part-{part}") for part in range(3)))
     slow.settle(word("a"))
     assert (slow.job("a").status, slow.job("a").counts) == (JobStatus.COMPLETED, (120, 0, 0))
+
+
+def test_whoever_finds_that_another_goes_on_with_an_array_begins_no_second_chain_of_words(
+    slow: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An element has ended while the array grows, and the word of that was taken before the cursor moved."""
+    slow.take(many(30, force=True))
+    before = slow.job("a")
+    slow.take(word("a"))
+    after = slow.job("a")
+    assert 0 < before.put < after.put < 30
+    words, slow.rechecks.heard = slow.rechecks.heard, []
+    read = slow.fleet.table.jobs
+    with monkeypatch.context() as earlier:
+        earlier.setattr(slow.fleet.table, "jobs", lambda names: {"a": before} if names == ["a"] else read(names))
+        assert slow.take(word("a")) == []
+    assert (slow.rechecks.heard, slow.job("a")) == ([], after)
+    slow.settle(word(*words[-1]))
+    assert (slow.job("a").grown, slow.statuses(f"a/{index}" for index in range(30))) == (True, {JobStatus.QUEUED})
+
+
+def test_whoever_finds_that_an_array_was_cancelled_while_it_grew_ends_what_he_has_put(
+    slow: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody else was told of the cancel before; he puts one more than had been put by then."""
+    slow.take(many(30, force=True))
+    standing = slow.job("a")
+    before = replace(standing, put=standing.put - 1)
+    quickly(slow, lambda: jobs.cancel(slow.fleet.table, slow.clock, "a", "by hand"))
+    quickly(slow, lambda: slow.settle(word("a")))
+    assert not quick_look(slow, f"a/{standing.put}")
+    read = slow.fleet.table.jobs
+    with monkeypatch.context() as earlier:
+        earlier.setattr(slow.fleet.table, "jobs", lambda names: {"a": before} if names == ["a"] else read(names))
+        assert slow.take(word("a")) == []
+    words, slow.rechecks.heard = slow.rechecks.heard, []
+    slow.settle(*(word(*names) for names in words))
+    assert slow.job(f"a/{standing.put}").status is JobStatus.CANCELLED
+
+
+def quick_look(world: World, key: str) -> Job | None:
+    slow, world.call_s = world.call_s, 0.0
+    found = world.fleet.table.job(key)
+    world.call_s = slow
+    return found
 
 
 def test_an_arrays_elements_that_wait_for_others_are_put_however_slow_that_is(slow: World) -> None:
