@@ -1,6 +1,7 @@
 """The composition root: ports from the environment. Clients are made once a process, and only those that are asked for.
 
-SDK timeouts are short and bounded, because a decider lives for at most a minute. RunTask is never retried by the SDK.
+A decider lives for a minute and begins things for a part of it. A call, with whatever the SDK repeats, ends within the
+rest: else it would take with it the answer about all that was done before. RunTask is never retried by the SDK.
 """
 
 from __future__ import annotations
@@ -27,10 +28,9 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 _SESSION = boto3.Session()
-_PATIENT = Config(connect_timeout=3, read_timeout=10, retries={"mode": "standard", "max_attempts": 4})
 _BRISK = Config(connect_timeout=3, read_timeout=3, retries={"mode": "standard", "total_max_attempts": 3})
 _ONCE = Config(connect_timeout=3, read_timeout=12, retries={"mode": "standard", "total_max_attempts": 1})
-_S3 = Config(signature_version="s3v4").merge(_PATIENT)
+_S3 = Config(signature_version="s3v4").merge(_BRISK)
 
 
 class Misconfigured(Exception):
@@ -78,14 +78,14 @@ def control_table(log: Log) -> DynamoControlTable:
 
 @cache
 def s3_client() -> S3Client:
-    """The client for cache and sources."""
+    """The client for the cache, as intake asks it; a worker's children have one of their own."""
     return _SESSION.client("s3", config=_S3)
 
 
 @cache
 def sqs_client() -> SQSClient:
     """The client for queues."""
-    return _SESSION.client("sqs", config=_PATIENT)
+    return _SESSION.client("sqs", config=_BRISK)
 
 
 @cache

@@ -249,20 +249,35 @@ class Intake:
             wave = self._parts(array, done)
             if not wave:
                 break  # an outage has taken all the time there was
-            self._draw(wave)
-            for part in self.fleet.time.within(limits.WAVES_BEGIN_S).each(wave):
-                self._put_part(part, took, words)
-                done += 1
+            puts = self.fleet.time.within(limits.WAVES_BEGIN_S)
+            for some in puts.each(_doubling(wave)):
+                self._draw(some)
+                for part in puts.each(some):
+                    self._put_part(part, took, words)
+                    done += 1
             whole = done == len(arrays.part_keys(array))
         if words:
             self.rechecks.recheck(words)
         self.fleet.log("grown", key=array.key, job=array.id, parts=done - array.put, whole=whole)
+        if not (whole or self.fleet.time.over) and self._grows_elsewhere(array):
+            return
         if not self.fleet.table.grow(array, None if whole else done):
             self._cancel_parts(array, took)
         elif not whole:
             self.rechecks.recheck([array.key])
         elif job := dependencies.settle(self.fleet, array.key).job:
             self._look_again(job)
+
+    def _grows_elsewhere(self, array: Job) -> bool:
+        """Whether somebody else has noted, since `array` was read, how far he has put its parts: he has the others put.
+
+        Each end of an element has its array looked at, and would begin another chain of words. Whoever notes it has a
+        message that is not settled before he has sent the next word; and of two who see nothing yet both go on.
+        """
+        standing = self.fleet.table.job(array.key)
+        if standing is None or standing.run != array.run or standing.status is not JobStatus.WAITING:
+            return False
+        return not standing.grown and standing.put > array.put
 
     def _parts(self, array: Job, done: int) -> list[_Arrival]:
         """The next parts of an array with what is to become of them, as many as can be looked at in a short while."""
@@ -403,6 +418,16 @@ class Intake:
                 self.fleet.scale(pool, mine, most=len(mine))
             except Exception as error:
                 self.fleet.log("not scaled", pool=pool.name, error=repr(error))
+
+
+def _doubling(parts: Sequence[_Arrival]) -> Iterator[Sequence[_Arrival]]:
+    """The parts in order: one, two, four at a time. Who draws for so many when their turn comes, and puts no more then,
+    has drawn in vain for about as many as were put, at most: a tenant pays with its turns for tags that nobody uses.
+    """
+    start = 0
+    while start < len(parts):
+        yield parts[start : 2 * start + 1]
+        start = 2 * start + 1
 
 
 def _first_status(accepted: Submission) -> JobStatus:

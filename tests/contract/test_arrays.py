@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -314,6 +315,42 @@ def test_an_array_that_runs_anew_waits_for_the_elements_of_a_part_that_the_cance
     end(fleet, clock, "a/0")
     intake.handle(batch(clock, word("a/part-0")))
     assert (status(fleet, "a"), found(fleet, "a").counts) == (JobStatus.FAILED, (2, 0, 1))
+
+
+def test_an_element_whose_part_was_cancelled_before_it_grew_counts_as_cancelled_and_the_next_run_puts_it(
+    intake: Intake, fleet: Fleet, clock: HandClock, words: FakeRechecks
+) -> None:
+    """A forced run joins the parts that stand; what is left of the cancel before ends one that has put nothing yet."""
+    intake.handle(batch(clock, many(3)))
+    intake.handle(batch(clock, word("a/part-0")))
+    jobs.cancel(fleet.table, clock, "a", "by hand")
+    clock.sleep(1)
+    intake.handle(batch(clock, many(3, force=True)))
+    jobs.cancel(fleet.table, clock, "a/part-1", "with the array a")
+    intake.handle(batch(clock, word("a/part-1")))
+    assert (found(fleet, "a").run, found(fleet, "a").grown, status(fleet, "a")) == (2, True, JobStatus.WAITING)
+    assert standing(fleet, "a/part-1", "a/2") == [JobStatus.CANCELLED, None]
+    end(fleet, clock, "a/0")
+    intake.handle(batch(clock, word("a/part-0"), word("a")))
+    assert status(fleet, "a") is JobStatus.WAITING
+    end(fleet, clock, "a/1")
+    intake.handle(batch(clock, word("a/part-0"), word("a")))
+    assert (status(fleet, "a"), found(fleet, "a").counts) == (JobStatus.FAILED, (2, 0, 1))
+    assert found(fleet, "a").error.startswith("array: 0 failed and 1 cancelled of 3; a/part-1 is CANCELLED")
+
+    intake.handle(batch(clock, word("a/part-1")))
+    assert standing(fleet, "a/2") == [None]
+    clock.sleep(1)
+    words.heard.clear()
+    intake.handle(batch(clock, many(3, force=True)))
+    intake.handle(batch(clock, *(word(*keys) for keys in words.heard)))
+    assert [(job.run, job.status) for job in map(partial(found, fleet), ("a", "a/0", "a/1", "a/2"))] == [
+        (3, JobStatus.WAITING), (2, JobStatus.QUEUED), (2, JobStatus.QUEUED), (1, JobStatus.QUEUED),
+    ]  # fmt: skip
+    for index in range(3):
+        end(fleet, clock, f"a/{index}")
+    intake.handle(batch(clock, word("a/part-0", "a/part-1"), word("a")))
+    assert (status(fleet, "a"), found(fleet, "a").counts) == (JobStatus.COMPLETED, (3, 0, 0))
 
 
 def run_of(fleet: Fleet, clock: HandClock, key: str) -> None:

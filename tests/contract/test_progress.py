@@ -99,9 +99,7 @@ class World:
         return deliveries
 
     def job(self, key: str) -> Job:
-        slow, self.call_s = self.call_s, 0.0
-        found = self.fleet.table.job(key)
-        self.call_s = slow
+        found = quick_look(self, key)
         assert found
         return found
 
@@ -152,8 +150,8 @@ def test_a_ceiling_that_cannot_be_counted_in_time_lets_work_in(monkeypatch: pyte
     assert world.statuses(["a"]) == {JobStatus.QUEUED}
 
 
-def test_where_calls_are_quick_a_batch_is_one_wave(monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World(call_s=0.01, shares=True)
+def draws_of(world: World, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """For how many jobs an intake draws each time, from now on."""
     draws: list[int] = []
     draw = world.fleet.table.draw
 
@@ -162,6 +160,12 @@ def test_where_calls_are_quick_a_batch_is_one_wave(monkeypatch: pytest.MonkeyPat
         return draw(pool, priority, mine, now)
 
     monkeypatch.setattr(world.fleet.table, "draw", counted)
+    return draws
+
+
+def test_where_calls_are_quick_a_batch_is_one_wave(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(call_s=0.01, shares=True)
+    draws = draws_of(world, monkeypatch)
     assert world.take(*(message(f"k{n}") for n in range(10))) == []
     assert draws == [10]
 
@@ -182,6 +186,51 @@ def test_an_array_grows_and_ends_however_slow_its_calls(slow: World) -> None:
     assert (slow.job("a").status, slow.job("a").counts) == (JobStatus.COMPLETED, (120, 0, 0))
 
 
+def test_whoever_finds_that_another_goes_on_with_an_array_begins_no_second_chain_of_words(
+    slow: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An element has ended while the array grows, and the word of that was taken before the cursor moved."""
+    slow.take(many(30, force=True))
+    before = slow.job("a")
+    slow.take(word("a"))
+    after = slow.job("a")
+    assert 0 < before.put < after.put < 30
+    words, slow.rechecks.heard = slow.rechecks.heard, []
+    read = slow.fleet.table.jobs
+    with monkeypatch.context() as earlier:
+        earlier.setattr(slow.fleet.table, "jobs", lambda names: {"a": before} if names == ["a"] else read(names))
+        assert slow.take(word("a")) == []
+    assert (slow.rechecks.heard, slow.job("a")) == ([], after)
+    slow.settle(word(*words[-1]))
+    assert (slow.job("a").grown, slow.statuses(f"a/{index}" for index in range(30))) == (True, {JobStatus.QUEUED})
+
+
+def test_whoever_finds_that_an_array_was_cancelled_while_it_grew_ends_what_he_has_put(
+    slow: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody else was told of the cancel before; he puts one more than had been put by then."""
+    slow.take(many(30, force=True))
+    standing = slow.job("a")
+    before = replace(standing, put=standing.put - 1)
+    quickly(slow, lambda: jobs.cancel(slow.fleet.table, slow.clock, "a", "by hand"))
+    quickly(slow, lambda: slow.settle(word("a")))
+    assert not quick_look(slow, f"a/{standing.put}")
+    read = slow.fleet.table.jobs
+    with monkeypatch.context() as earlier:
+        earlier.setattr(slow.fleet.table, "jobs", lambda names: {"a": before} if names == ["a"] else read(names))
+        assert slow.take(word("a")) == []
+    words, slow.rechecks.heard = slow.rechecks.heard, []
+    slow.settle(*(word(*names) for names in words))
+    assert slow.job(f"a/{standing.put}").status is JobStatus.CANCELLED
+
+
+def quick_look(world: World, key: str) -> Job | None:
+    slow, world.call_s = world.call_s, 0.0
+    found = world.fleet.table.job(key)
+    world.call_s = slow
+    return found
+
+
 def test_an_arrays_elements_that_wait_for_others_are_put_however_slow_that_is(slow: World) -> None:
     slow.settle(many(4, depends_on=[f"p{parent}" for parent in range(20)]))
     assert slow.statuses(f"a/{index}" for index in range(4)) == {JobStatus.WAITING}
@@ -190,6 +239,25 @@ def test_an_arrays_elements_that_wait_for_others_are_put_however_slow_that_is(sl
 def test_a_forced_array_asks_no_cache_and_grows_all_the_same(slow: World) -> None:
     slow.settle(many(30, force=True))
     assert slow.statuses(f"a/{index}" for index in range(30)) == {JobStatus.QUEUED}
+
+
+def test_where_calls_are_quick_an_arrays_tags_are_drawn_by_few_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(call_s=0.01, shares=True)
+    draws = draws_of(world, monkeypatch)
+    world.settle(many(limits.ARRAY_STEP, force=True))
+    assert draws == [1, 2, 4, 8, 16, 19]
+
+
+@pytest.mark.parametrize("speed", [{"call_s": 1.0}, {"call_s": limits.SLOW_CALL_S}, {"write_s": 2.0}])
+def test_an_array_that_grows_slowly_draws_few_tags_that_nobody_uses(
+    speed: dict[str, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or its tenant would fall behind by as many jobs as each word of it draws for and does not put."""
+    world = World(shares=True, **speed)  # type: ignore[arg-type]
+    draws = draws_of(world, monkeypatch)
+    world.settle(many(30, force=True))
+    assert world.statuses(f"a/{index}" for index in range(30)) == {JobStatus.QUEUED}
+    assert sum(draws) <= 2 * 30
 
 
 def test_an_array_that_runs_anew_over_results_that_stand_grows_however_slow_that_is() -> None:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterable
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fleetcap import limits
 from fleetcap.decide.dependencies import Fail, Unblock, Verdict, Wait, circle, in_a_circle, judge, turn
 from fleetcap.model import Job, JobStatus, OnParentFailure, Request
+from handlers import tick
+from stacks.config import POOLS_MAX
 from tests.examples import NOW, a_job, queued
 
 LIMIT_S = 3_600.0
@@ -107,18 +109,44 @@ def test_whoever_is_in_a_circle_fails_and_is_told_the_way() -> None:
 
 # --- whose turn it is
 
-
-@pytest.mark.parametrize("count", [0, 1, 7, limits.WAITING_PER_TICK, limits.WAITING_PER_TICK + 1, 450])
-def test_every_waiting_job_has_its_turn_within_as_many_minutes_as_it_takes(count: int) -> None:
-    jobs = [queued(f"job/{number}") for number in range(count)]
-    ticks = -(-count // limits.WAITING_PER_TICK)
-    turns = [turn(jobs, NOW + minute * limits.TICK_PERIOD_S) for minute in range(ticks)]
-    assert {job.key for each in turns for job in each} == {job.key for job in jobs}
-    assert all(len(each) <= limits.WAITING_PER_TICK for each in turns)
-    assert max(Counter(job.key for job in turns[0]).values(), default=1) == 1 if turns else True
+MINUTES = st.integers(0, 10**8)
+WAITING = [queued(f"job/{number}") for number in range(limits.WAITING_READ)]
 
 
-def test_a_tick_that_does_not_get_through_begins_elsewhere_at_the_next_minute() -> None:
-    jobs = [queued(f"job/{number}") for number in range(5)]
-    first = {turn(jobs, NOW + minute * limits.TICK_PERIOD_S)[0].key for minute in range(5)}
-    assert first == {job.key for job in jobs}
+def seen(count: int, minutes: Iterable[int], through: int = limits.WAITING_PER_TICK) -> int:
+    """How many of so many that wait the ticks of these minutes look at, if each gets through so many."""
+    turns = (turn(WAITING[:count], minute * limits.TICK_PERIOD_S + 7.0) for minute in minutes)
+    return len({job.key for each in turns for job in each[:through]})
+
+
+@given(st.integers(0, 300), MINUTES)
+def test_a_tick_looks_at_all_that_wait_or_at_a_hundred_of_them(count: int, minute: int) -> None:
+    looked_at = turn(WAITING[:count], minute * limits.TICK_PERIOD_S)
+    assert len(looked_at) == len({job.key for job in looked_at}) == min(count, limits.WAITING_PER_TICK)
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(1, limits.WAITING_READ), MINUTES, st.integers(1, limits.WAITING_PER_TICK))
+@example(limits.WAITING_READ, 30_000_000, limits.WAITING_PER_TICK)
+@example(600, 30_000_000, 30)
+@example(101, 30_000_000, 1)
+def test_every_waiting_job_has_its_turn_within_twice_as_many_minutes_as_it_takes(
+    count: int, minute: int, through: int
+) -> None:
+    """However many of a hundred a tick gets through."""
+    ticks = 2 * -(-count // through)
+    assert seen(count, range(minute, minute + ticks), through) == count
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 400), MINUTES, st.integers(1, POOLS_MAX), st.integers(1, limits.WAITING_PER_TICK))
+@example(6, 5, 1, 1)
+@example(200, 5, 2, limits.WAITING_PER_TICK)
+@example(400, 5, POOLS_MAX, 1)
+def test_every_waiting_job_has_its_turn_where_ticks_come_to_it_rarely(
+    count: int, minute: int, pools: int, through: int
+) -> None:
+    """A slow tick takes another pool first each time, and another step: this one's turn comes once in all of these."""
+    rhythm = len(tick.CHORES) * pools
+    ticks = rhythm * -(-count // through)
+    assert seen(count, range(minute, minute + ticks * rhythm, rhythm), through) == count

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from dataclasses import dataclass, field
+from typing import Any
+from unittest.mock import MagicMock
 
-from fleetcap import limits
+import pytest
+from botocore.config import Config
+
+from fleetcap import keys, limits, wiring
 from fleetcap.timebox import Timebox
 from tests.fakes import HandClock
 
@@ -60,3 +65,38 @@ def test_a_part_of_a_part_ends_with_it() -> None:
 def test_without_a_decider_there_is_no_end(things: int) -> None:
     clock = HandClock()
     assert begun(Timebox(clock), clock, 1e6, things) == things
+
+
+# --- the last call
+
+
+@dataclass
+class Clients:
+    """Who is asked for clients, and under which settings."""
+
+    made: dict[str, Config] = field(default_factory=dict)
+
+    def client(self, name: str, config: Config) -> Any:
+        self.made[name] = config
+        return MagicMock()
+
+
+def longest_s(config: Any) -> float:
+    """A call that is never answered, with each attempt and each wait of the SDK between two of them at its longest."""
+    attempts = config.retries["total_max_attempts"]
+    assert config.retries["mode"] == "standard", "whose waits are these"
+    waits_s = sum(min(2.0**number, 20.0) for number in range(attempts - 1))
+    return float(attempts * (config.connect_timeout + config.read_timeout) + waits_s)
+
+
+def test_the_call_that_a_decider_begins_last_ends_before_the_decider_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = Clients()
+    monkeypatch.setattr(wiring, "_SESSION", clients)
+    monkeypatch.setenv(keys.ENV_POOLS, "[]")
+    monkeypatch.setenv(keys.ENV_TABLE, "table")
+    wiring.fleet(MagicMock())
+    for make in (wiring.s3_client, wiring.sqs_client, wiring.events_client):
+        make.__wrapped__()
+    assert set(clients.made) == {"dynamodb", "ecs", "s3", "sqs", "events"}
+    left_s = limits.DECIDER_TIMEOUT_S - limits.DECIDER_BUDGET_S
+    assert {name: longest_s(config) for name, config in clients.made.items() if longest_s(config) >= left_s} == {}

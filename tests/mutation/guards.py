@@ -1295,8 +1295,8 @@ ORDER: Final = (
         "dependency: the tick goes through all that wait",
         0,
         JUDGE,
-        "    start = int(now // limits.TICK_PERIOD_S) * step % len(waiting)\n",
-        "    start = 0 * step\n",
+        "    first = int(minute * _GOLDEN % 1.0 * len(waiting))\n",
+        "    first = 0 * minute\n",
     ),
     Guard(
         "dependency: the wait for parents does not count as one for capacity",

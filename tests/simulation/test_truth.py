@@ -132,6 +132,48 @@ def test_before_its_limit_an_array_ends_with_its_elements_and_counts_them_rightl
         scene.table.gather(waiting, JobStatus.FAILED, scene.world.now, "", (0, 0, 2), "op")
 
 
+@pytest.fixture
+def cut_off(scene: Scene) -> tuple[Scene, Job, Job]:
+    """An array of two parts. The two elements of the first one completed; the second part has not put its element."""
+    elements = ["a/0", "a/1", "a/2"]
+    scene.truth.elements = {"a": elements}
+    whole = scene.put("a", JobStatus.WAITING, array=3, step=2)
+    scene.put("a/part-0", JobStatus.WAITING, array=2, step=1, part_of="a")
+    second = scene.put("a/part-1", JobStatus.WAITING, array=1, first=2, step=1, part_of="a")
+    for key in elements[:2]:
+        scene.put(key, part_of="a/part-0")
+        scene.end(key, JobStatus.COMPLETED)
+    assert scene.table.grow(whole)
+    return scene, whole, second
+
+
+def test_an_element_that_was_never_put_counts_as_cancelled_once_its_part_is(cut_off: tuple[Scene, Job, Job]) -> None:
+    scene, whole, _ = cut_off
+    scene.end("a/part-1", JobStatus.CANCELLED)
+    assert scene.table.gather(whole, JobStatus.FAILED, scene.world.now, "", (2, 0, 1), "op")
+
+
+@pytest.mark.parametrize("counts", [(3, 0, 0), (2, 1, 0), (2, 0, 0)])
+def test_an_element_that_was_never_put_counts_as_nothing_else(
+    cut_off: tuple[Scene, Job, Job], counts: tuple[int, int, int]
+) -> None:
+    scene, whole, _ = cut_off
+    scene.end("a/part-1", JobStatus.CANCELLED)
+    with pytest.raises(Violation, match="ARRAY: a is FAILED and counts"):
+        scene.table.gather(whole, JobStatus.FAILED, scene.world.now, "", counts, "op")
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["it waits", "it runs anew"])
+def test_an_element_whose_part_may_still_put_it_has_not_ended(cut_off: tuple[Scene, Job, Job], anew: bool) -> None:
+    scene, whole, second = cut_off
+    if anew:
+        scene.end("a/part-1", JobStatus.CANCELLED)
+        scene.later(1.0)
+        scene.put("a/part-1", JobStatus.WAITING, **vars(second.request))
+    with pytest.raises(Violation, match="ARRAY: a ended while 1 of its elements had not"):
+        scene.table.gather(whole, JobStatus.FAILED, scene.world.now, "", (2, 0, 1), "op")
+
+
 # --- deadlines
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import sqrt
+from typing import Final
 
 from fleetcap import limits
 from fleetcap.model import Job, JobStatus, OnParentFailure, Queued
@@ -27,6 +29,8 @@ class Wait:
 
     parents: tuple[str, ...]
 
+
+_GOLDEN: Final = (sqrt(5) - 1) / 2
 
 Verdict = Unblock | Fail | Wait
 
@@ -82,13 +86,16 @@ def in_a_circle(way: Sequence[str]) -> Fail:
 
 
 def turn(waiting: Sequence[Queued], now: float) -> list[Queued]:
-    """Those that the tick of this minute looks at. Minute after minute it goes through all of them, and holds no state.
+    """Those that the tick of this minute looks at, in order. Nothing is kept, and yet each of them has its turn.
 
-    Where all have their turn, another one comes first each time: a tick may not get through.
+    They stand in a circle, and each minute begins a golden section of it further on: each start falls into one of the
+    largest gaps that the starts before have left. So, however many a tick gets through, a hundred or one, twice as many
+    ticks see everybody as would if nobody was looked at twice. A tick that comes to this each sixth minute only sees
+    everybody too, if later: a whole step, or a hundredth of the circle, would have a factor in common with some such
+    rhythm, and whoever lies between would never be seen; this one has with none.
     """
     if not waiting:
         return []
-    most = limits.WAITING_PER_TICK
-    step = most if len(waiting) > most else 1
-    start = int(now // limits.TICK_PERIOD_S) * step % len(waiting)
-    return [*waiting[start:], *waiting[:start]][:most]
+    minute = int(now // limits.TICK_PERIOD_S)
+    first = int(minute * _GOLDEN % 1.0 * len(waiting))
+    return [*waiting[first:], *waiting[:first]][: limits.WAITING_PER_TICK]
