@@ -808,8 +808,8 @@ def test_a_job_that_cannot_be_read_keeps_no_step_of_the_tick_from_the_others(wor
 
 def test_a_job_of_a_later_version_is_left_to_it_and_a_worker_takes_the_next(bench: Bench) -> None:
     bench.world.rewrite(keys.job_key("a"), v=keys.SCHEMA_VERSION + 1)
-    bench.world.queue("b")
-    assert bench.run(*[bench.later(limits.LOOK_S)] * 4) == ""
+    later = [bench.later(limits.LOOK_S)] * 4
+    assert bench.run(*later, lambda: bench.world.queue("b"), *later) == ""
     assert [child.assignment.workflow_key for child in bench.children.started] == ["b"]
     assert bench.world.log.of("no answer") == []
     item = bench.world.items.get(keys.job_key("a"))

@@ -161,12 +161,24 @@ def test_a_pool_whose_steps_had_much_to_do_launches_in_the_same_tick() -> None:
     assert world.count(JobStatus.RUNNING, *names) == 0
 
 
+def test_a_pool_whose_every_step_reads_slowly_launches_at_every_tick() -> None:
+    """Otherwise a queue grows behind steps that each find nothing to do."""
+    world = World(waiting_limit_s=3_600.0)
+    [slot] = world.launch(1)
+    world.queue(*(f"{number:02}" for number in range(20)))
+    for _ in tick.CHORES:
+        before = len(world.ecs.calls)
+        assert world.fleet.table.beat(slot.lease, slot.arn, False, world.clock.now()) is not None
+        world.tick(get=4.0, partition=4.0, open=4.0, update=4.0, batch=4.0)
+        assert len(world.ecs.calls) > before
+
+
 def test_a_pool_whose_own_part_went_by_in_one_step_still_launches() -> None:
     """Otherwise pools that share slow ticks would tidy up for ever and launch nothing."""
     world = World(cap=1, pools=5)
     pool = list(world.fleet.pools)[int(world.clock.now() // limits.TICK_PERIOD_S) % 5]
     world.queue("a", pool=pool)
-    world.tick(open=4.5)
+    world.tick(partition=5.0, open=5.0)
     assert len(world.ecs.calls) == 1
 
 
