@@ -363,7 +363,7 @@ def test_an_end_of_which_nobody_has_been_told_comes_again_though_it_is_the_first
     slowed(monkeypatch, clock, unpublished, "reject")
     table.lead(("a",), "x", NOW)
     odd = [record(number, {**keys.job_key("odd"), "status": "COMPLETED"}) for number in range(2, 8)]
-    assert failures(slow.handle({"Records": [ended("a", 1), *odd]})) == [1]
+    assert failures(slow.handle({"Records": [ended("a", 1, JobStatus.FAILED), *odd]})) == [1]
     assert rechecks.heard == []
 
 
