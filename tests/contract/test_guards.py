@@ -8,13 +8,13 @@ again, a worker that beats and serves nobody.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from fleetcap import limits
+from fleetcap import keys, limits
 from fleetcap.adapters.control_table import StoredControlTable
 from fleetcap.fleet import Fleet
 from fleetcap.model import (
@@ -74,7 +74,8 @@ class World:
     changes: list[MemoryTask] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.table = StoredControlTable(MemoryItems())
+        self.items = MemoryItems()
+        self.table = StoredControlTable(self.items, log=self.log)
         self.ecs = HandEcs(self.clock.now, self.changes.append)
 
     def fleet(self, tasks: Any = None, cap: int = 1, definition: str = "worker:1") -> Fleet:
@@ -85,6 +86,12 @@ class World:
         job = replace(a_job(key), queued_at=self.clock.now(), due_at=self.clock.now())
         assert self.table.put(job, None, self.clock.unique())
         return job
+
+    def rewrite(self, key: Mapping[str, str], **attributes: Any) -> None:
+        """Change an item as another version, or a mishap, may have written it; None takes an attribute away."""
+        item = {**(self.items.get(key) or key), **attributes}
+        kept = {name: value for name, value in item.items() if value is not None}
+        assert self.items.put(keys.Put("", kept, keys.WHATEVER)).accepted
 
     def job(self, key: str = "a") -> Job:
         job = self.table.job(key)
@@ -523,12 +530,12 @@ def deliver(world: World, body: str, sent_ago_s: float = 0.0, cached: frozenset[
     return rejects
 
 
-def end_run(world: World, status: JobStatus) -> Job:
+def end_run(world: World, status: JobStatus, key: str = "a") -> Job:
     """Claim the job and end its run."""
-    running = world.table.claim(world.job(), Holder(world.slot().lease), world.clock.now(), world.clock.unique())
+    running = world.table.claim(world.job(key), Holder(world.slot().lease), world.clock.now(), world.clock.unique())
     assert running
     assert world.table.finish(running, status, world.clock.now(), "", (), world.clock.unique())
-    return world.job()
+    return world.job(key)
 
 
 def test_the_next_run_of_a_key_goes_on_counting_attempts(world: World) -> None:
@@ -748,3 +755,117 @@ def test_a_worker_that_was_asked_to_leave_gives_its_job_back_or_finishes_it_and_
 
     assert bench.run(nothing, both, nothing, nothing) == "asked to leave"
     assert bench.statuses() == [JobStatus.COMPLETED, JobStatus.QUEUED]
+
+
+# --- what another version wrote, and what cannot be read
+
+
+def in_every_state(world: World, fleet: Fleet) -> None:
+    """Of jobs for which a tick has something to do, two of each: a RUNNING, a QUEUED and a WAITING one."""
+    slot = world.ready(fleet, "parent")
+    for key in ("orphan/a", "orphan/b"):
+        claimed = world.table.claim(world.queue(key), Holder(slot.lease), world.clock.now(), world.clock.unique())
+        assert claimed
+    end_run(world, JobStatus.COMPLETED, "parent")
+    assert world.table.release(slot.lease, slot.arn, world.clock.now(), "proof", 0.0, "release")
+    world.ecs.ends(slot.arn)
+    for key in ("late/a", "late/b"):
+        world.queue(key)
+    for key in ("waiting/a", "waiting/b"):
+        request = replace(a_job(key).request, depends_on=("parent",))
+        now = world.clock.now()
+        waiting = replace(a_job(key), status=JobStatus.WAITING, request=request, queued_at=now, due_at=now)
+        assert world.table.put(waiting, None, world.clock.unique())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"request": "{"},
+        {"v": keys.SCHEMA_VERSION + 1},
+        {"attempt": None},
+        {"holder": "?", "queued_at": None, "run": "first"},
+    ],
+    ids=["no request", "a later version", "no attempt", "nothing right"],
+)
+def test_a_job_that_cannot_be_read_keeps_no_step_of_the_tick_from_the_others(world: World, wrong: Any) -> None:
+    pool = Pool("default", 1, LAUNCH, waiting_limit_s=60.0)
+    fleet = replace(world.fleet(), pools={"default": pool})
+    in_every_state(world, fleet)
+    for key in ("orphan/a", "late/a", "waiting/a"):
+        world.rewrite(keys.job_key(key), **wrong)
+    world.clock.sleep(61)
+    for _ in range(2):
+        tick.handle(fleet)
+        world.clock.sleep(limits.TICK_PERIOD_S)
+    sound = {key: world.job(key).status for key in ("orphan/b", "late/b", "waiting/b")}
+    assert sound["orphan/b"] is not JobStatus.RUNNING
+    assert sound["late/b"] is JobStatus.FAILED
+    assert sound["waiting/b"] is not JobStatus.WAITING
+    assert world.ecs.calls
+    assert world.log.of("tick failed") == []
+
+
+def test_a_job_of_a_later_version_is_left_to_it_and_a_worker_takes_the_next(bench: Bench) -> None:
+    bench.world.rewrite(keys.job_key("a"), v=keys.SCHEMA_VERSION + 1)
+    later = [bench.later(limits.LOOK_S)] * 4
+    assert bench.run(*later, lambda: bench.world.queue("b"), *later) == ""
+    assert [child.assignment.workflow_key for child in bench.children.started] == ["b"]
+    assert bench.world.log.of("no answer") == []
+    item = bench.world.items.get(keys.job_key("a"))
+    assert item
+    assert (item["status"], item["attempt"]) == ("QUEUED", 0)
+
+
+def test_a_field_that_only_a_later_version_knows_keeps_nobody_from_the_job(bench: Bench) -> None:
+    item = bench.world.items.get(keys.job_key("a"))
+    assert item
+    request = json.dumps({**json.loads(item["request"]), "of_the_next": ["x"]})
+    bench.world.rewrite(keys.job_key("a"), request=request, of_the_next=1)
+    bench.run(nothing, bench.done, nothing)
+    assert bench.world.job("a").status is JobStatus.COMPLETED
+
+
+def test_the_key_of_a_job_that_cannot_be_read_is_given_to_no_other(world: World) -> None:
+    world.queue()
+    world.rewrite(keys.job_key("a"), v=keys.SCHEMA_VERSION + 1)
+    before = world.items.get(keys.job_key("a"))
+    deliver(world, message("a"))
+    assert world.items.get(keys.job_key("a")) == before
+    assert [line["message_id"] for line in world.log.of("not taken in")] == ["m0"]
+
+
+@pytest.mark.parametrize("mode", ["asleep", "paused"])
+def test_in_a_mode_that_only_a_later_version_knows_nothing_begins_and_nothing_is_ended(world: World, mode: str) -> None:
+    fleet = world.fleet(cap=2)
+    slot = world.ready(fleet, "a")
+    world.rewrite(keys.override_key("default"), mode=mode, version=1)
+    world.queue("b")
+    tick.handle(fleet)
+    assert len(world.ecs.calls) == 1
+    assert world.ecs.stopped == []
+    assert (world.slot(slot.id.number).leave, world.slot(slot.id.number).held) == (False, True)
+
+
+def test_a_pool_of_which_people_said_what_cannot_be_read_is_not_run_as_if_they_had_said_nothing(world: World) -> None:
+    """It may have been that it is to stop."""
+    fleet = world.fleet()
+    tick.handle(fleet)
+    world.rewrite(keys.override_key("default"), version="first")
+    world.queue()
+    tick.handle(fleet)
+    assert world.ecs.calls == []
+    assert [line["pool"] for line in world.log.of("tick failed")] == ["default"]
+
+
+def test_an_ending_that_only_a_later_version_knows_counts_so_that_there_is_an_end(world: World) -> None:
+    fleet = world.fleet()
+    slot = world.ready(fleet)
+    running = world.table.claim(world.job(), Holder(slot.lease), world.clock.now(), "claim")
+    assert running
+    evicted = {"class": "evicted", "reason": "", "task": "", "began_at": 1, "ended_at": 2}
+    history = [{**evicted, "number": number} for number in range(1, running.request.max_attempts)]
+    world.rewrite(keys.job_key("a"), history=history)
+    orphans = world.table.running(fleet.pools["default"], [0])
+    assert fleet.requeue(orphans, FailureClass.FAILED, "it broke")
+    assert world.job().status is JobStatus.FAILED

@@ -6,14 +6,16 @@ Every call of a port takes as long as one may; whatever an intake does beyond it
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import pytest
 
-from fleetcap import jobs, limits
+from fleetcap import jobs, keys, limits
 from fleetcap.adapters.control_table import StoredControlTable
+from fleetcap.adapters.dynamo import DynamoItems
 from fleetcap.fleet import Fleet
 from fleetcap.model import Job, JobStatus, Override, Pool
 from handlers.intake import Intake
@@ -298,6 +300,15 @@ def test_who_waits_for_others_is_judged_once_by_his_own_message_where_there_is_n
     assert slow.rechecks.heard == [["c"]]
 
 
+def test_a_job_at_the_end_of_a_long_chain_is_taken_in_though_not_all_of_it_can_be_looked_at(slow: World) -> None:
+    """A circle that is longer than there is time for is found by the tick; whoever looked on would be killed."""
+    generations = 40
+    chain = [child(f"w{number}", f"w{number + 1}") for number in range(generations)]
+    quickly(slow, lambda: slow.settle(*chain))
+    assert slow.take(child("last", "w0")) == []
+    assert slow.statuses(["last"]) == {JobStatus.WAITING}
+
+
 def quickly(world: World, deed: Callable[[], object]) -> None:
     usual, world.call_s = world.call_s, 0.0
     deed()
@@ -333,3 +344,45 @@ def test_the_end_of_an_element_costs_three_reads_in_whatever_order_they_end(orde
     assert world.job("a").status is JobStatus.COMPLETED
     assert reads <= 3 * (count + 2 * parts)
     assert calls <= reads + count + parts + 1, "and a write at most, which says how far that was"
+
+
+# --- the edges of a job with many parents
+
+
+@dataclass
+class Wire:
+    """DynamoDB as an adapter meets it: a put has its answer once so many are under way, or none where it is refused."""
+
+    together: threading.Barrier
+    refused: str = ""
+    under_way: int = 0
+    most: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def put_item(self, **request: Any) -> None:
+        with self.lock:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+        self.together.wait(20)
+        with self.lock:
+            self.under_way -= 1
+        if self.refused and request["Item"]["sk"]["S"] == self.refused:
+            raise ConnectionError("no answer")
+
+
+def edges(*dependents: str) -> list[keys.Put]:
+    return [keys.edge_write("p", dependent, 1e9) for dependent in dependents]
+
+
+def test_the_edges_of_a_job_with_twenty_parents_take_as_long_as_two() -> None:
+    wire = Wire(threading.Barrier(limits.PUTS_AT_A_TIME))
+    client: Any = wire
+    DynamoItems(client, "control").put_each(edges(*map(str, range(limits.PARENTS_MAX))))
+    assert wire.most == limits.PUTS_AT_A_TIME == limits.PARENTS_MAX / 2
+
+
+def test_an_edge_that_could_not_be_written_keeps_its_job_from_being_put() -> None:
+    """The end of that parent would be told to nobody."""
+    client: Any = Wire(threading.Barrier(1), refused="2")
+    with pytest.raises(ConnectionError):
+        DynamoItems(client, "control").put_each(edges("0", "1", "2", "3"))

@@ -322,3 +322,72 @@ def test_a_bounded_number_of_dependents_is_told_and_the_tick_finds_the_rest(
     assert sum(map(len, rechecks.heard)) == limits.DEPENDENTS_TOLD
     assert max(map(len, rechecks.heard)) == limits.RECHECK_KEYS
     assert [line["key"] for line in lines.of("dependents left to the tick")] == ["a"]
+
+
+def test_a_whole_batch_that_cannot_be_read_is_put_aside_over_several_deliveries(
+    slow: Publish, unpublished: FakeUnpublished, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the stream would stand still behind it until all of it is given up, and what came after is lost."""
+    slowed(monkeypatch, clock, unpublished, "reject")
+    batch = [record(number, {**keys.job_key("odd"), "status": "COMPLETED"}) for number in range(1, 31)]
+    while batch:
+        began_at = clock.now()
+        left = failures(slow.handle({"Records": batch}))
+        assert clock.now() - began_at < limits.DECIDER_TIMEOUT_S
+        assert len(left) < len(batch)
+        batch = batch[len(batch) - len(left) :]
+    assert {int(number) for *_, number in unpublished.kept} == set(range(1, 31))
+
+
+def test_a_full_batch_of_events_is_published_as_far_as_there_is_time(
+    slow: Publish, bus: FakeBus, clock: HandClock
+) -> None:
+    """Otherwise it is killed after the last of them, and all are published again and again."""
+    batch = [record(number, keys.job_item(a_job(f"{number}"), "op")) for number in range(1, limits.PUBLISH_RECORDS + 1)]
+    began_at = clock.now()
+    left = failures(slow.handle({"Records": batch}))
+    assert clock.now() - began_at < limits.DECIDER_TIMEOUT_S
+    assert left == list(range(len(bus.taken) + 1, limits.PUBLISH_RECORDS + 1))
+    assert 0 < len(bus.taken) < limits.PUBLISH_RECORDS
+
+
+def test_an_end_of_which_nobody_has_been_told_comes_again_though_it_is_the_first_of_its_batch(
+    slow: Publish,
+    table: StoredControlTable,
+    rechecks: FakeRechecks,
+    unpublished: FakeUnpublished,
+    clock: HandClock,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The records behind it took the time. Whoever answered for it would leave its dependents to a tick."""
+    slowed(monkeypatch, clock, unpublished, "reject")
+    table.lead(("a",), "x", NOW)
+    odd = [record(number, {**keys.job_key("odd"), "status": "COMPLETED"}) for number in range(2, 8)]
+    assert failures(slow.handle({"Records": [ended("a", 1, JobStatus.FAILED), *odd]})) == [1]
+    assert rechecks.heard == []
+
+
+def test_whose_dependents_were_read_is_not_read_again_because_there_was_no_time_to_tell_them(
+    slow: Publish, table: StoredControlTable
+) -> None:
+    """Reading takes no more than half of the time, or each delivery would read many parents and tell of one."""
+    for number in range(1, 11):
+        for dependent in range(limits.RECHECK_KEYS):
+            table.lead((f"job {number}",), f"{number} {dependent}", NOW)
+    left = failures(slow.handle({"Records": [ended(f"job {number}", number) for number in range(1, 11)]}))
+    assert left[0] == 3
+
+
+def test_of_a_parent_of_very_many_no_more_dependents_are_read_than_are_told(
+    publish: Publish, table: StoredControlTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A million of them would take longer than the decider has, each time."""
+    asked: list[int] = []
+
+    def dependents(_parent: str, most: int) -> list[str]:
+        asked.append(most)
+        return []
+
+    monkeypatch.setattr(table, "dependents", dependents)
+    publish.handle({"Records": [ended("a", 1)]})
+    assert asked == [limits.DEPENDENTS_TOLD + 1]

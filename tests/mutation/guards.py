@@ -27,6 +27,7 @@ DYNAMO: Final = "lambdas/fleetcap/adapters/dynamo.py"
 WORKERS: Final = "lambdas/fleetcap/adapters/workers.py"
 EVENTS: Final = "lambdas/fleetcap/events.py"
 WIRING: Final = "lambdas/fleetcap/wiring.py"
+STORED: Final = "lambdas/fleetcap/stored.py"
 ARRAYS: Final = "lambdas/fleetcap/decide/arrays.py"
 JUDGE: Final = "lambdas/fleetcap/decide/dependencies.py"
 DEPENDENCIES: Final = "lambdas/fleetcap/dependencies.py"
@@ -1464,4 +1465,84 @@ ARRAY: Final = (
     ),
 )
 
-GUARDS: Final = (*CLAUSES, *RULES, *OWN, *ORDER, *ARRAY)
+READ: Final = (
+    Guard(
+        "read: a field that only a later version knows is passed over",
+        0,
+        STORED,
+        "return kind(**{name: said[name] for name in _defaults(kind) if name in said})",
+        "return kind(**said)",
+    ),
+    Guard(
+        "read: what is left out is as by default",
+        0,
+        STORED,
+        "for name in _defaults(kind) if name in said})",
+        "for name in _defaults(kind)})",
+    ),
+    Guard(
+        "read: a job that is for a later version is left to it",
+        0,
+        KEYS,
+        "if (version := item.get(SCHEMA, SCHEMA_VERSION)) > SCHEMA_VERSION:",
+        "if (version := 0):",
+    ),
+    Guard(
+        "read: in a mode that only a later version knows nothing begins",
+        0,
+        KEYS,
+        "else Mode.PAUSED",
+        "else Mode.OPEN",
+    ),
+    Guard(
+        "read: in a mode that only a later version knows nothing is ended",
+        0,
+        KEYS,
+        "else Mode.PAUSED",
+        "else Mode.STOPPED",
+    ),
+    Guard(
+        "read: an ending that only a later version knows counts as an attempt",
+        0,
+        KEYS,
+        "else FailureClass.FAILED",
+        "else FailureClass.INTERRUPTED",
+    ),
+    Guard(
+        "read: an item that cannot be read keeps nobody from the others",
+        0,
+        CONTROL_TABLE,
+        "                if self._log is None:\n                    raise\n",
+        "                raise\n",
+    ),
+    Guard(
+        "read: whatever is wrong with an item, it is one that cannot be read",
+        0,
+        KEYS,
+        "        except Exception as error:\n            raise Unreadable(item, repr(error)) from error",
+        "        except ValueError as error:\n            raise Unreadable(item, repr(error)) from error",
+    ),
+    Guard(
+        "read: a pool of which people said what cannot be read is not run",
+        0,
+        CONTROL_TABLE,
+        "                override = self._read.override(item)\n            elif",
+        "                override = next(self._legible(self._read.override, [item]), override)\n            elif",
+    ),
+    Guard(
+        "worker: a job that cannot be read keeps it from no other",
+        0,
+        WORKER,
+        "            self._unreadable.add(entry)\n            return False\n",
+        "            raise\n",
+    ),
+    Guard(
+        "tick: an overdue job that cannot be read keeps no other waiting",
+        0,
+        FLEET,
+        "            except keys.Unreadable:  # the table has told of it\n                continue\n",
+        "            except keys.Unreadable:\n                raise\n",
+    ),
+)
+
+GUARDS: Final = (*CLAUSES, *RULES, *OWN, *ORDER, *ARRAY, *READ)

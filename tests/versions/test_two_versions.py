@@ -520,3 +520,21 @@ def test_an_unreadable_item_is_told_of_once_and_named_by_where_it_lies() -> None
     for _ in range(2):
         assert [slot.id.number for slot in table.slots("default")] == [1]
     assert [line["key"] for line in lines.of("unreadable")] == ["POOL#default#000/SLOT#00000"]
+
+
+def test_without_anybody_to_tell_an_unreadable_item_is_not_passed_over() -> None:
+    """A person's command that showed a pool without it would not say so."""
+    items = MemoryItems()
+    items._stored(
+        keys.slot_key(SlotId("default", 0)), None, {**keys.slot_item(SlotId("default", 0), NOW), "state": "?"}
+    )
+    with pytest.raises(keys.Unreadable):
+        StoredControlTable(items).slots("default")
+
+
+def test_a_job_that_is_asked_for_by_its_key_and_cannot_be_read_is_not_one_that_is_not_there() -> None:
+    items, lines = MemoryItems(), Lines()
+    items._stored(keys.job_key("rich"), None, {**ITEMS["job"], "request": "{"})
+    with pytest.raises(keys.Unreadable):
+        StoredControlTable(items, log=lines).job("rich")
+    assert [line["key"] for line in lines.of("unreadable")] == ["rich"]
