@@ -27,7 +27,7 @@ ECS_CALL_TOKEN_LIFE_S: Final = 86_400
 
 # --- deciders
 DECIDER_TIMEOUT_S: Final = 60
-DECIDER_BUDGET_S: Final = 35
+DECIDER_BUDGET_S: Final = 30
 """How long after its start a decider still begins things; the rest of its time is for what is under way then."""
 SLOW_CALL_S: Final = 5
 """A call that takes longer is an outage, in which a decider may be killed before it has come to its end."""
@@ -100,7 +100,7 @@ DEPTH_READ: Final = 2_000
 """How many queued jobs the gauges look at; a longer queue is told as this long."""
 SWEEP_PERIOD_S: Final = 300
 SWEEP_OFFSET_S: Final = 120
-SWEEP_LATEST_S: Final = 30
+SWEEP_LATEST_S: Final = 25
 """A tick that has taken longer leaves the sweep to the next one whose turn it is."""
 SWEEP_BUDGET_S: Final = 15
 SWEEP_CALLS: Final = 200
@@ -219,7 +219,7 @@ assert MISSING_IS_PROOF_S > STOPPED_TASKS_VISIBLE_S, "ECS shows a stopped task f
 assert STOP_TIMEOUT_S <= FARGATE_STOP_TIMEOUT_MAX_S
 assert CHILD_TERM_S < STOP_TIMEOUT_S, "a drain ends its child before Fargate ends the worker"
 assert DECIDER_TIMEOUT_S <= 60, "a longer-lived decider may send a token after the slot was freed"
-assert DECIDER_BUDGET_S + 5 * SLOW_CALL_S <= DECIDER_TIMEOUT_S, "a launch or a job's end, then a word about it all"
+assert DECIDER_BUDGET_S + 6 * SLOW_CALL_S <= DECIDER_TIMEOUT_S, "a launch or a job's end, then a word about it all"
 assert QUEUE_VISIBILITY_S >= 6 * DECIDER_TIMEOUT_S, "AWS asks for six times the function's timeout"
 assert QUEUE_RETENTION_S < FINISHED_JOB_TTL_S, "a redelivered message finds the run that answers it"
 assert DECIDER_BUDGET_S + 3 * SLOW_CALL_S <= GAUGES_LATEST_S, "the launch that a tick begins last hides no gauge"

@@ -6,14 +6,15 @@ Nothing here decides about a slot or a job, and nothing that decides waits for i
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from fleetcap import limits
 from fleetcap.decide import gauges
 from fleetcap.decide import sweep as decide
 from fleetcap.fleet import Fleet
-from fleetcap.model import Pool, SeenTask, Slot, SlotId, TaskStatus
+from fleetcap.model import Pool, SeenTask, Slot, TaskStatus
+from fleetcap.timebox import Timebox
 
 
 def tell(fleet: Fleet, pool: Pool, slots: Sequence[Slot], took_s: float, reservations: Mapping[str, int]) -> None:
@@ -36,7 +37,7 @@ def sweep(fleet: Fleet, slots: Collection[Slot]) -> None:
 
     `slots` are all slots of all pools as this tick read them: a task that one of them records needs no other look.
     """
-    budget = _Budget(fleet)
+    budget = _Budget(fleet, Timebox.begin(fleet.clock, limits.SWEEP_BUDGET_S))
     for cluster in dict.fromkeys(str(pool.launch["cluster"]) for pool in fleet.pools.values()):
         _sweep_cluster(fleet, cluster, slots, budget)
 
@@ -46,19 +47,15 @@ class _Budget:
     """How often and for how long a sweep may call ECS, and how fast: other deciders share the rate."""
 
     fleet: Fleet
+    time: Timebox
     calls: int = 0
-    began_at: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.began_at = self.fleet.clock.now()
 
     def allows(self) -> bool:
         """Wait for the next call's turn. False: there is none."""
         if self.calls:
             self.fleet.clock.sleep(limits.SWEEP_PAUSE_S)
         self.calls += 1
-        spent_s = self.fleet.clock.now() - self.began_at
-        return self.calls <= limits.SWEEP_CALLS and spent_s < limits.SWEEP_BUDGET_S
+        return self.calls <= limits.SWEEP_CALLS and not self.time.over
 
 
 def _sweep_cluster(fleet: Fleet, cluster: str, slots: Collection[Slot], budget: _Budget) -> None:
@@ -66,9 +63,12 @@ def _sweep_cluster(fleet: Fleet, cluster: str, slots: Collection[Slot], budget: 
     pending = decide.unknown(arns, slots)
     unknown = len(pending)
     breaches = foreign = 0
+    late = 0
     while pending and budget.allows():
         page, pending = pending[: limits.DESCRIBE_TASKS_MAX_ARNS], pending[limits.DESCRIBE_TASKS_MAX_ARNS :]
-        for finding in _found(fleet, cluster, page):
+        found, too_late_for = _found(fleet, cluster, page, budget)
+        late += too_late_for
+        for finding in found:
             if isinstance(finding, decide.Breach):
                 breaches += 1
                 _report(fleet, "cap breach", finding.task, cluster, reason=finding.why)
@@ -77,7 +77,7 @@ def _sweep_cluster(fleet: Fleet, cluster: str, slots: Collection[Slot], budget: 
                 _report(fleet, "foreign task", finding.task, cluster)
     counted = {"cap_breaches": breaches, "foreign_tasks": foreign} if arns else {}
     left_out = "" if listed_all else "tasks beyond those listed; "
-    left_out += f"{len(pending)} tasks not looked at" if pending else ""
+    left_out += f"{len(pending) + late} tasks not looked at" if pending or late else ""
     fleet.log("swept", cluster=cluster, listed=len(arns), unknown=unknown, **counted, left_out=left_out or None)
 
 
@@ -100,23 +100,26 @@ def _listed(fleet: Fleet, cluster: str, budget: _Budget) -> tuple[list[str], boo
     return arns, True
 
 
-def _found(fleet: Fleet, cluster: str, arns: Sequence[str]) -> Iterator[decide.Foreign | decide.Breach]:
-    """What is wrong with these tasks, each confirmed by DescribeTasks first and a look at its slot after that."""
+def _found(
+    fleet: Fleet, cluster: str, arns: Sequence[str], budget: _Budget
+) -> tuple[list[decide.Foreign | decide.Breach], int]:
+    """What is wrong with these tasks, each confirmed by DescribeTasks first and a look at its slot after that.
+
+    And how many of them there was no time for.
+    """
     asked_at = fleet.clock.now()
     live = _live(fleet, cluster, arns)
-    slots = _slots(fleet, live)
+    leases = {task.arn: decide.lease_of(task, fleet.pools) for task in live}
+    wanted = dict.fromkeys(lease.slot for lease in leases.values() if lease)
+    looked = {id_: fleet.table.slot(id_) for id_ in budget.time.each(wanted)}
+    in_time = [task for task in live if (lease := leases[task.arn]) is None or lease.slot in looked]
+    slots = {slot.id: slot for slot in looked.values() if slot}
+    too_late_for = len(live) - len(in_time)
     rivals = {slot.arn for slot in slots.values() if slot.arn} - {task.arn for task in live}
     if rivals:  # recorded since this tick began, or another task under the same lease
-        live += _live(fleet, cluster, sorted(rivals))
-    return decide.judge(live, slots, fleet.pools, asked_at)
+        in_time += _live(fleet, cluster, sorted(rivals))
+    return list(decide.judge(in_time, slots, fleet.pools, asked_at)), too_late_for
 
 
 def _live(fleet: Fleet, cluster: str, arns: Sequence[str]) -> list[SeenTask]:
     return [task for task in fleet.tasks.identify(cluster, arns) if task.status is TaskStatus.ALIVE]
-
-
-def _slots(fleet: Fleet, tasks: Collection[SeenTask]) -> dict[SlotId, Slot]:
-    """The slots of these tasks' leases, as they stand now."""
-    leases = (decide.lease_of(task, fleet.pools) for task in tasks)
-    wanted = dict.fromkeys(lease.slot for lease in leases if lease)
-    return {slot.id: slot for each in wanted if (slot := fleet.table.slot(each))}

@@ -52,7 +52,7 @@ class Publish:
         changes: dict[str, StateChange] = {}
         numbers = [record["dynamodb"]["SequenceNumber"] for record in event["Records"]]
         failed = dict.fromkeys(numbers)
-        for number, record in time.each(zip(numbers, event["Records"], strict=True)):
+        for number, record in time.part(3).each(zip(numbers, event["Records"], strict=True)):
             try:
                 if change := self._change(record, number):
                     changes[number] = change

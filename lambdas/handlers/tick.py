@@ -10,7 +10,7 @@ from fleetcap import dependencies, limits, watch, wiring
 from fleetcap.decide import capacity, launch, recover, standby, sweep
 from fleetcap.decide.capacity import View
 from fleetcap.fleet import Fleet
-from fleetcap.model import FailureClass, Pool, Slot
+from fleetcap.model import FailureClass, Lease, Pool, Slot
 from fleetcap.timebox import Timebox
 from handlers.log import log
 
@@ -63,10 +63,11 @@ def _take_steps(fleet: Fleet, view: View, turn: int) -> list[str]:
     turn, launches_first = divmod(turn, 2)
     left: list[str] = []
     if launches_first:
-        left += _launch(fleet.within(fleet.time.part(2)), view)
+        left += _scale(fleet.within(fleet.time.part(2)), view)
     moved, undone = _tidy_up(fleet.within(fleet.time.part(limits.CHORES_PART)), view, turn)
     if moved or not launches_first:
-        left += _launch(fleet, view, anew=moved or fleet.clock.now() - view.now > limits.VIEW_LASTS_S)
+        old = fleet.clock.now() - view.now > limits.VIEW_LASTS_S and not fleet.time.spent
+        left += _scale(fleet, view, anew=moved or old)
     return left + undone
 
 
@@ -130,7 +131,7 @@ def _requeue_orphans(fleet: Fleet, view: View) -> bool:
 def _look_at_the_doubtful(fleet: Fleet, view: View) -> bool:
     """Launches without a known task are resolved, late and silent workers are looked at."""
     pool, slots = view.pool, view.slots
-    released = False
+    released: set[Lease] = set()
     began_at = fleet.clock.now()
     doubts = recover.doubtful(slots, began_at)
     if recover.all_silent(slots, began_at):
@@ -146,12 +147,12 @@ def _look_at_the_doubtful(fleet: Fleet, view: View) -> bool:
         words = fleet.tasks.describe(cluster, [slot.arn for slot in known])
         for slot in fleet.for_a_while(known):
             try:
-                released |= fleet.settle(slot, words[slot.arn])
+                if fleet.settle(slot, words[slot.arn]):
+                    released.add(slot.lease)
             except Exception as error:  # the others must not wait for it
-                released = True  # perhaps: only the answer may have been lost
                 fleet.log("not settled", lease=str(slot.lease), error=repr(error))
-    if released and not fleet.time.over:
-        _requeue_orphans(fleet, fleet.view(fleet.look(fleet.pools[pool.name], whole=True)))
+    orphans = [job for job in view.running if job.holder.lease in released]
+    fleet.requeue(orphans, FailureClass.INTERRUPTED, "heartbeat lost: its worker is gone")
     return bool(doubts)
 
 
@@ -181,14 +182,14 @@ def _judge_the_waiting(fleet: Fleet, view: View) -> bool:
     return dependencies.settle_some(fleet, fleet.pools[view.pool.name])
 
 
-def _launch(fleet: Fleet, view: View, anew: bool = False) -> list[str]:
+def _scale(fleet: Fleet, view: View, anew: bool = False) -> list[str]:
     """Capacity for all that waits, for a bounded time: by what has just been seen, or on new readings.
 
     Of a pool too large for one decision the parts are then looked at where there was room.
     """
     if fleet.time.over:
-        return [_launch.__name__]
-    with _failing_alone(fleet, view.pool, _launch.__name__):
+        return [_scale.__name__]
+    with _failing_alone(fleet, view.pool, _scale.__name__):
         pool, most = fleet.pools[view.pool.name], limits.LEASES_PER_DECISION
         if not anew and fleet.scale(pool, None, most, seen=view) < most:
             return []

@@ -89,7 +89,7 @@ EARLY_WORD: Final = 0.1
 CALM_AFTER_S: Final = 200.0
 """How long what was begun in bad times may still be under way."""
 
-IDLE_TICKS_S: Final = 3.5 * limits.TICK_PERIOD_S
+IDLE_TICKS_S: Final = 4.5 * limits.TICK_PERIOD_S
 """How rarely the tick comes while there is nothing for it to do."""
 
 CANCEL_TRIES: Final = 3
@@ -206,7 +206,7 @@ class History:
         self._cap_before = plan.cap
         self._image, self._image_before, self._image_at = "1", "1", BEGAN_AT
         self._events_late_s = self._table_back_at = 0.0
-        self._ticked_at, self._ticked_on = 0.0, 0
+        self._ticked_at, self._ticked_on, self._cut_off = 0.0, 0, False
 
     def _hold_to_bounds(self, truth: Truth) -> None:
         """How soon things must happen in a history of this kind."""
@@ -310,15 +310,16 @@ class History:
             return
         if self._tick_is_idle():
             return
-        self._ticked_at, self._ticked_on = self.world.now, self.items.changes
+        self._ticked_at, self._ticked_on, self._cut_off = self.world.now, self.items.changes, False
         self.decider("tick", self._do_tick)
         if not plan.faultless and self._calm_is_far() and self.random.random() < 0.1:  # noqa: PLR2004
             self.world.after(self.random.uniform(0.0, 50.0), partial(self.decider, "tick", self._do_tick))
 
     def _tick_is_idle(self) -> bool:
-        """In good times, nothing has changed since the last tick began: of many that do nothing a few will do."""
-        spared = self.world.now - self._ticked_at < IDLE_TICKS_S and not self.plan.live_within_s
-        return spared and self.items.changes == self._ticked_on and not self._calm_is_far()
+        """In good times nothing has changed since a tick got through: of many that do nothing a few will do."""
+        if self._cut_off or self._calm_is_far() or self.plan.live_within_s or self.plan.latency_s > SLOW_S:
+            return False
+        return self.items.changes == self._ticked_on and self.world.now - self._ticked_at < IDLE_TICKS_S
 
     def _calm_is_far(self) -> bool:
         return self.world.now < self.calm_at
@@ -502,6 +503,7 @@ class History:
     def _hear_log(self, process: Process, event: str, **fields: object) -> None:
         detail = fields.get("decision") or fields.get("outcome")
         self.truth.seen[f"log {event} {detail}" if detail else f"log {event}"] += 1
+        self._cut_off |= event == "cut off"
         if event == "leaving" and "not ours" not in str(fields["reason"]):
             self.truth.left(process)
         if event == "cap breach":

@@ -172,6 +172,21 @@ def test_a_redelivery_after_the_end_is_answered_by_that_run(intake: Intake, flee
     assert (job.status, job.run) == (JobStatus.FAILED, 1)
 
 
+def test_a_run_answers_its_message_although_its_decider_had_a_clock_behind(
+    intake: Intake, fleet: Fleet, clock: HandClock, cache: FakeCache
+) -> None:
+    """The result stood in the cache, and is gone when the message comes again: it was answered all the same."""
+    original = batch(clock, message("a"), sent_ago_s=-2.0)
+    cache.held.update(artifact_keys("a", "bam"))
+    intake.handle(original)
+    cache.held.clear()
+    clock.sleep(100)
+    intake.handle(original)
+    job = fleet.table.job("a")
+    assert job is not None
+    assert (job.status, job.run) == (JobStatus.COMPLETED, 1)
+
+
 def test_a_message_sent_after_the_end_starts_the_next_run_with_higher_attempts(
     intake: Intake, fleet: Fleet, clock: HandClock
 ) -> None:
