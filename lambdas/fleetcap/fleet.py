@@ -162,10 +162,11 @@ class Fleet:
         Where calls are slow it is fewer banks, other ones each time: looking must leave time to act. On the first look
         of all slots are created, and a bank of them whenever those before are in use.
         """
+        reading = self.time.part(limits.LOOK_PART)
         banks = {0: self.table.bank(pool.name, 0)}
         pool = pool.under(banks[0].override)
         numbers = self._from_any(range(1, pool.banks)) if whole else self._some_banks(pool.banks, near)
-        for number in self.time.part(limits.LOOK_PART).each(numbers):
+        for number in reading.each(numbers):
             banks[number] = self.table.bank(pool.name, number)
         slots = {slot.id.number: slot for number in sorted(banks) for slot in banks[number].slots}
         for number in [*sorted(banks), pool.banks]:

@@ -169,7 +169,7 @@ def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect]) -> 
 
 def _tell_workers(fleet: Fleet, view: View) -> bool:
     """Who stays, and who leaves."""
-    return view.whole and fleet.tell_workers(view)
+    return fleet.tell_workers(view)
 
 
 def _end_the_overdue(fleet: Fleet, view: View) -> bool:

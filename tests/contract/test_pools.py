@@ -25,6 +25,7 @@ from fleetcap.model import (
     SlotId,
     SlotState,
 )
+from fleetcap.timebox import Timebox
 from handlers import task_state, tick
 from local.memory.items import MemoryItems
 from tests.examples import a_job
@@ -444,6 +445,69 @@ def test_a_reservation_brings_workers_that_stay_and_lets_them_go(world: World) -
     world.tick()
     assert [(slot.keep, slot.leave) for slot in world.held] == [(False, True), (False, True)]
     assert len(world.tasks.calls) == 2
+
+
+def test_a_worker_that_is_launched_to_stand_by_stays_before_any_tick_has_seen_it(world: World) -> None:
+    """Else it might leave, and the next be launched, and leave, until a tick comes in time."""
+    until = world.clock.now() + 2_000
+    assert world.table.reserve(Reservation("default", "demo", 1, until, world.clock.now()))
+    world.tick()
+    [slot] = world.held
+    assert world.works(slot, nothing, lambda: world.clock.sleep(limits.IDLE_EXIT_S + 1), nothing)[0] == ""
+    assert world.table.release(slot.lease, slot.arn, world.clock.now(), "stopped", 0.0, world.clock.unique())
+    [job] = world.queue("a")
+    world.fleet.scale(world.pool, [job.as_queued], most=1)
+    assert [(slot.for_job, slot.keep) for slot in world.held] == [("a", False)]
+
+
+def in_part(small: World) -> Fleet:
+    """One whose time for reading is spent, so that it sees some banks of all."""
+    return small.fleet.within(Timebox(small.clock, spent_at=small.clock.now()))
+
+
+def test_who_stays_is_not_decided_by_a_part_of_the_slots(small: World) -> None:
+    """A kept worker whose peers were not seen is not the one too many."""
+    small.cap = 8
+    until = small.clock.now() + 2_000
+    assert small.table.reserve(Reservation("default", "demo", 6, until, small.clock.now()))
+    for _ in range(4):
+        small.tick()
+    for slot in small.held:
+        now = small.clock.now()
+        assert small.table.beat(slot.lease, slot.arn, True, now, idle_since=now) is not None
+    small.knobs = {"min_workers": 2}
+    small.clock.time = until
+    part = in_part(small)
+    view = part.view(part.look(small.pool, whole=True))
+    assert 0 < len(view.slots) < len(small.slots)
+    assert not part.tell_workers(view)
+    assert small.fleet.tell_workers(small.fleet.view(small.fleet.look(small.pool, whole=True)))
+    assert sum(slot.leave for slot in small.held) == 4
+
+
+def test_all_of_a_pool_that_is_stopped_are_stopped_as_far_as_they_are_seen(small: World) -> None:
+    small.cap = 4
+    small.queue(*"abcd")
+    for _ in range(3):
+        small.tick()
+    small.say(mode="stopped", reason="by hand")
+    part = in_part(small)
+    assert part.tell_workers(replace(part.view(part.look(small.pool, whole=True)), share=0.5))
+    assert small.tasks.stopped
+
+
+def test_a_slot_that_a_tick_frees_is_used_by_the_same_tick(world: World) -> None:
+    world.cap = 1
+    [slot] = world.ready(1)
+    world.queue("a")
+    for _ in range(2):  # launches come first at one of the two
+        world.tasks.ends(slot.arn)
+        world.clock.sleep(limits.SILENT_S + limits.TICK_PERIOD_S)
+        world.tick()
+        [fresh] = world.held
+        assert fresh.generation > slot.generation
+        assert world.table.beat(fresh.lease, fresh.arn, True, world.clock.now()) is not None
+        slot = fresh
 
 
 def test_a_reservation_can_end_before_its_time(world: World) -> None:

@@ -17,7 +17,8 @@ from fleetcap import jobs, keys, limits
 from fleetcap.adapters.control_table import StoredControlTable
 from fleetcap.adapters.dynamo import DynamoItems
 from fleetcap.fleet import Fleet
-from fleetcap.model import Job, JobStatus, Override, Pool
+from fleetcap.model import Holder, Job, JobStatus, Lease, Override, Pool, Request, SlotId
+from handlers import tick
 from handlers.intake import Intake
 from local.memory.ecs import MemoryEcs
 from local.memory.items import MemoryItems
@@ -67,7 +68,8 @@ class World:
     def __post_init__(self) -> None:
         pool = Pool("default", 2, LAUNCH, fair_shares=self.shares)
         table: Any = StoredControlTable(Slow(MemoryItems(), self))
-        ecs: Any = Slow(MemoryEcs(self.clock.now, lambda _: None), self)
+        self.ecs = MemoryEcs(self.clock.now, lambda _: None)
+        ecs: Any = Slow(self.ecs, self)
         cache: Any = Slow(FakeCache(), self)
         rechecks: Any = Slow(self.rechecks, self)
         self.fleet = Fleet({"default": pool}, table, ecs, self.clock, Lines())
@@ -344,6 +346,50 @@ def test_the_end_of_an_element_costs_three_reads_in_whatever_order_they_end(orde
     assert world.job("a").status is JobStatus.COMPLETED
     assert reads <= 3 * (count + 2 * parts)
     assert calls <= reads + count + parts + 1, "and a write at most, which says how far that was"
+
+
+# --- a tick of a pool of many banks
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> World:
+    """A pool of twelve banks of a slot each. A job of the first bank's worker is to go back, and another one waits."""
+    monkeypatch.setattr(limits, "BANK_SLOTS", 1)
+    world = World()
+    pools = {"default": replace(world.fleet.pools["default"], cap=12)}
+    world.fleet = fleet = replace(world.fleet, pools=pools)
+    for number in range(12):
+        fleet.table.create_slots([SlotId("default", number)], world.clock.now())
+    fleet.table.widen("default", 12)
+    [slot] = [slot for slot in fleet.table.slots("default") if slot.id.number == 0]
+    lease = Holder(Lease(slot.id, slot.generation))
+    for name in ("orphan", "waits"):
+        job = Job(
+            name, 1, JobStatus.QUEUED, "default", 5, Request("s3://input/a.bam", "bam"),
+            rank=name, queued_at=world.clock.now(), due_at=world.clock.now(),
+        )  # fmt: skip
+        assert fleet.table.put(job, None, world.clock.unique())
+        if name == "orphan":
+            assert fleet.table.lease(slot, "{}", name, 0, world.clock.now(), "lease")
+            assert fleet.table.claim(job, lease, world.clock.now(), "claim")
+            assert fleet.table.release(lease.lease, "", world.clock.now(), "its task is gone", 0.0, "release")
+    return world
+
+
+def test_a_tick_of_a_pool_of_many_banks_tidies_up_and_launches_however_slow_the_calls(wide: World) -> None:
+    """Reading all of it would take two minutes: each tick would be killed at its own, for ever."""
+    wide.call_s = 5.0
+    launched_after = tidied_after = 0
+    for minute in range(1, 2 * len(tick.CHORES) + 1):
+        began_at = wide.clock.now()
+        wide.killed_at = began_at + limits.DECIDER_TIMEOUT_S
+        tick.look_on(wide.fleet, tick.handle(wide.fleet), began_at)
+        wide.killed_at, wide.clock.time = FAR, began_at + limits.TICK_PERIOD_S
+        launched_after = launched_after or (minute if wide.ecs.live else 0)
+        orphan = quick_look(wide, "orphan")
+        tidied_after = tidied_after or (minute if orphan and orphan.status is JobStatus.QUEUED else 0)
+    assert 0 < launched_after <= 2
+    assert 0 < tidied_after <= 2 * len(tick.CHORES)
 
 
 # --- the edges of a job with many parents

@@ -41,8 +41,8 @@ ANYTHING: Final = 'Condition("anything", f"attribute_exists(#{TABLE_PK}) OR attr
 
 
 def _in_lease(name: str, left: str) -> Guard:
-    condition = "SLOT_EMPTY & at_generation(slot.generation) & SLOT_STAYS,"
-    return Guard(f"lease: {name}", 0, KEYS, condition, left)
+    condition = "condition = SLOT_EMPTY & at_generation(slot.generation) & SLOT_STAYS\n"
+    return Guard(f"lease: {name}", 0, KEYS, condition, f"condition = {left}\n")
 
 
 def _in_launched(name: str, left: str) -> Guard:
@@ -91,9 +91,9 @@ CLAUSES: Final = (
         'return Put("create", slot_item(slot, now) | mark, ABSENT)',
         f'return Put("create", slot_item(slot, now) | mark, {ANYTHING})',
     ),
-    _in_lease("the slot is empty", "at_generation(slot.generation) & SLOT_STAYS,"),
-    _in_lease("the generation is as read", "SLOT_EMPTY & SLOT_STAYS,"),
-    _in_lease("the slot is not retiring", "SLOT_EMPTY & at_generation(slot.generation),"),
+    _in_lease("the slot is empty", "at_generation(slot.generation) & SLOT_STAYS"),
+    _in_lease("the generation is as read", "SLOT_EMPTY & SLOT_STAYS"),
+    _in_lease("the slot is not retiring", "SLOT_EMPTY & at_generation(slot.generation)"),
     _in_launched("the generation is as read", "SLOT_LAUNCHING & arn_none_or(arn)"),
     _in_launched("the slot is launching", "at_generation(lease.generation) & arn_none_or(arn)"),
     _in_launched("the recorded task is none or this one", "at_generation(lease.generation) & SLOT_LAUNCHING"),
@@ -421,7 +421,7 @@ RULES: Final = (
         "unanswered = [s for s in mine if unresolved(s, now) and s.leased_at > forgotten]",
         "unanswered: list[Slot] = []",
     ),
-    Guard("rule 3: the lease stores the launch", 3, KEYS, '            "launch": launch,\n', ""),
+    Guard("rule 3: the lease stores the launch", 3, KEYS, '        "launch": launch,\n', ""),
     Guard(
         "rule 3: a resend sends what was leased",
         3,
@@ -533,8 +533,8 @@ RULES: Final = (
         "rule 7: the tick requeues the jobs of dead holders",
         7,
         TICK,
-        "    if running:\n",
-        "    if not running:\n",
+        "    orphans = recover.orphans(view.running, view.slots)\n",
+        "    orphans: list[Any] = []\n",
     ),
     Guard(
         "rule 8: a holder of the slot's own generation lives",
@@ -885,6 +885,41 @@ OWN: Final = (
         "first = 0",
     ),
     Guard(
+        "tick: launches come first every other time",
+        0,
+        TICK,
+        "    if launches_first:\n",
+        "    if False:\n",
+    ),
+    Guard(
+        "tick: a pool is read for a part of the time",
+        0,
+        FLEET,
+        "        for number in reading.each(numbers):\n",
+        "        for number in numbers:\n",
+    ),
+    Guard(
+        "tick: nobody is given up by a part of the slots",
+        0,
+        FLEET,
+        "        if not standing.whole:  #",
+        "        if False:  #",
+    ),
+    Guard(
+        "tick: a dead worker's jobs go back with its slot",
+        0,
+        TICK,
+        "if job.holder.lease in released]",
+        "if job.holder.lease not in released]",
+    ),
+    Guard(
+        "tick: launches go by what the steps before have changed",
+        0,
+        TICK,
+        "left += _scale(fleet, view, anew=moved or old)",
+        "left += _scale(fleet, view, anew=False)",
+    ),
+    Guard(
         "tick: what there was no time for has its turn another time",
         0,
         FLEET,
@@ -1014,6 +1049,20 @@ OWN: Final = (
         FLEET,
         "use = budget.use(slot, self.clock.now())",
         "use = None",
+    ),
+    Guard(
+        "standby: a worker that is launched to stand by knows it from the first",
+        0,
+        KEYS,
+        "    if not for_job:\n        sets",
+        "    if False:\n        sets",
+    ),
+    Guard(
+        "standby: who stays is decided on all slots",
+        0,
+        STANDBY,
+        "    if not view.whole:\n",
+        "    if False:\n",
     ),
     Guard(
         "standby: a worker that is to stay counts",
@@ -1289,8 +1338,8 @@ ORDER: Final = (
         "dependency: the tick judges those of whom nobody was told",
         0,
         TICK,
-        "    dependencies.settle_some(fleet, fleet.pools[standing.pool.name])\n",
-        "    pass\n",
+        "    return dependencies.settle_some(fleet, fleet.pools[view.pool.name])\n",
+        "    return False\n",
     ),
     Guard(
         "dependency: the tick goes through all that wait",
@@ -1401,11 +1450,11 @@ ARRAY: Final = (
         "if False:",
     ),
     Guard(
-        "array: an element answers it whatever the clock that put it",
+        "intake: a run answers whoever asked for it, whatever the clock that put it",
         0,
         INTAKE,
-        "            now = max(now, accepted.sent_at)  #",
-        "            pass  #",
+        "        begun_at = max(now, accepted.sent_at)  #",
+        "        begun_at = now  #",
     ),
     Guard(
         "array: a cancelled one ends its parts",

@@ -43,11 +43,13 @@ def phases(reservations: Iterable[Reservation], slots: Iterable[Slot], now: floa
 
 
 def marks(view: capacity.View) -> list[Mark]:
-    """What to tell the workers of a pool, all of whose slots the view shows."""
+    """What to tell the workers of a pool. Who of them stays is decided on a view of all its slots."""
     pool = view.pool
     staying = [slot for slot in view.slots if slot.held and not capacity.leaving(slot)]
     if pool.mode in {Mode.DRAINING, Mode.STOPPED}:
         return [Leave(slot, pool.reason or f"the pool is {pool.mode.value}") for slot in staying]
+    if not view.whole:
+        return []
     told: dict[Slot, Mark] = {mark.slot: mark for mark in _kept(view, staying)}
     told |= {mark.slot: mark for mark in outdated(pool, view.slots, view.now)}
     return list(told.values())
