@@ -248,7 +248,7 @@ class Truth:
         owner = self.owners[job.key] = Owner(author, job.holder, job.attempt)
         self.world.after(BEGINS_WITHIN_S, partial(self._must_have_begun, job.key, owner, self.world.now))
         self._in_order(job.key, "claimed")
-        waited_s = self.world.now - (self.runs[job.key][-1].runnable_at if job.attempt == 1 else job.due_at)
+        waited_s = self.world.now - max(self.runs[job.key][-1].runnable_at, self._passed_by_at(job.key))
         if job.attempt == 1 and self.pick_up_bound_s and waited_s > self.pick_up_bound_s:
             raise Violation("LIVE", f"{job.key} was picked up after {waited_s:.0f} s beside free slots")
         since = max(self.troubled_at, self.runs[job.key][-1].put_at, job.due_at)
@@ -256,6 +256,13 @@ class Truth:
             raise Violation("LIVE", f"{job.key} was picked up {self.world.now - since:.0f} s after the trouble")
         if worker := self.workers.get(author):
             worker.busy += 1
+
+    def _passed_by_at(self, key: str) -> float:
+        """When the last one came that came later and was taken first: it had the worker that was on its way, and the
+        one that it brought is for whom it passed by."""
+        mine = self.runs[key][-1].put_at
+        others = (self.runs[other][-1].put_at for at, other in self.claims if other != key and BEGAN_AT + at > mine)
+        return max((put_at for put_at in others if put_at > mine), default=0.0)
 
     def _must_have_begun(self, key: str, owner: Owner, claimed_at: float) -> None:
         """A claim that its worker never learns of would wait for as long as that worker lives."""

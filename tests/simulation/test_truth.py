@@ -9,7 +9,7 @@ import pytest
 
 from fleetcap import limits
 from fleetcap.adapters.control_table import READER, StoredControlTable
-from fleetcap.model import Job, JobStatus, OnParentFailure, Pool, Request
+from fleetcap.model import Holder, Job, JobStatus, Lease, OnParentFailure, Pool, Request, SlotId
 from local.memory.ecs import MemoryEcs
 from local.simulator.plan import JobPlan, MessagePlan, Plan
 from local.simulator.ports import WatchedItems
@@ -52,6 +52,11 @@ class Scene:
         job = self.table.job(key)
         assert job
         assert self.table.finish(job, status, self.world.now, error, (), f"end {key} {job.run}")
+
+    def claim(self, job: Job, slot: int) -> None:
+        """A worker of that slot takes it."""
+        holder = Holder(Lease(SlotId("default", slot), 1))
+        assert self.table.claim(job, holder, self.world.now, f"claim {job.key}")
 
     def later(self, seconds: float) -> None:
         self.world.now += seconds
@@ -204,3 +209,28 @@ def test_a_history_is_not_made_small_by_taking_a_parent_away_that_is_waited_for(
     [left] = closed(plan.messages[1:], plan.messages)
     assert left.job
     assert left.job.depends_on == ("never",)
+
+
+def test_a_job_that_is_passed_by_counts_on_the_worker_that_was_begun_for_the_other() -> None:
+    """The other one came later, had the better rank, and took the worker that was on its way."""
+    scene = Scene()
+    scene.truth.pick_up_bound_s = 100.0
+    first = scene.put("first")
+    scene.later(60.0)
+    better = scene.put("better")
+    scene.claim(better, 0)
+    scene.later(99.0)
+    scene.claim(first, 1)
+
+
+def test_a_job_that_nobody_passed_by_is_picked_up_in_time() -> None:
+    scene = Scene()
+    scene.truth.pick_up_bound_s = 100.0
+    other = scene.put("earlier")
+    scene.later(1.0)
+    first = scene.put("first")
+    scene.later(60.0)
+    scene.claim(other, 0)
+    scene.later(41.0)
+    with pytest.raises(Violation, match="first was picked up after 101 s beside free slots"):
+        scene.claim(first, 1)
