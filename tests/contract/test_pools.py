@@ -485,6 +485,20 @@ def test_who_stays_is_not_decided_by_a_part_of_the_slots(small: World) -> None:
     assert sum(slot.leave for slot in small.held) == 4
 
 
+def test_nobody_is_given_up_by_a_part_of_the_slots(small: World) -> None:
+    """A worker may have come where nobody could look."""
+    small.cap, small.knobs = 8, {"waiting_limit_s": 3_600.0}
+    small.queue(*"abcdefgh")
+    for _ in range(8):
+        small.tick()
+    small.clock.sleep(3_601)
+    assert not in_part(small).end_overdue(small.pool, small.slots)
+    assert small.fleet.end_overdue(small.pool, small.slots)
+    late = small.table.job("a")
+    assert late
+    assert late.status is JobStatus.FAILED
+
+
 def test_all_of_a_pool_that_is_stopped_are_stopped_as_far_as_they_are_seen(small: World) -> None:
     small.cap = 4
     small.queue(*"abcd")
