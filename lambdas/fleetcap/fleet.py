@@ -16,7 +16,6 @@ from fleetcap.model import (
     JobStatus,
     LaunchAnswer,
     Lease,
-    Mode,
     NotStarted,
     Pool,
     Queued,
@@ -49,6 +48,13 @@ class Standing:
     def whole(self) -> bool:
         """All its slots were read."""
         return self.share == 1.0
+
+    def of(self, banks: Sequence[int]) -> Standing:
+        """As if no other banks had been read."""
+        if len(banks) == len(self.banks):
+            return self
+        slots = [slot for slot in self.slots if slot.id.bank in banks]
+        return replace(self, slots=slots, share=self.share * len(banks) / len(self.banks), banks=tuple(banks))
 
 
 class Resent(NamedTuple):
@@ -162,7 +168,7 @@ class Fleet:
         Where calls are slow it is fewer banks, other ones each time: looking must leave time to act. On the first look
         of all slots are created, and a bank of them whenever those before are in use.
         """
-        reading = self.time.part(limits.LOOK_PART)
+        reading = self.time.rest.part(limits.LOOK_PART)
         banks = {0: self.table.bank(pool.name, 0)}
         pool = pool.under(banks[0].override)
         numbers = self._from_any(range(1, pool.banks)) if whole else self._some_banks(pool.banks, near)
@@ -197,7 +203,13 @@ class Fleet:
         return self._view(standing, self._queued(standing.pool, None, now), now)
 
     def _view(self, standing: Standing, queued: Sequence[Queued], now: float) -> capacity.View:
-        running = self.table.running(standing.pool, standing.banks)
+        """Of as many banks as there is time to read for who runs on them."""
+        first, *others = standing.banks
+        running, read = self.table.running(standing.pool, [first]), [first]
+        for bank in self.time.rest.part(2).each(others):
+            running += self.table.running(standing.pool, [bank])
+            read.append(bank)
+        standing = standing.of(read)
         return capacity.View(standing.pool, standing.slots, queued, running, now, standing.reservations, standing.share)
 
     def _queued(self, pool: Pool, wanted: Sequence[Queued] | None, now: float) -> list[Queued]:
@@ -298,12 +310,7 @@ class Fleet:
     # --- workers that are idle, old, or not wanted
 
     def tell_workers(self, view: capacity.View) -> bool:
-        """Who is to stay although it is idle, who is to leave, and, in a pool that was stopped, who is stopped.
-
-        False: nobody was told anything.
-        """
-        if view.pool.mode is Mode.STOPPED:
-            return bool(self.stop_all(view))
+        """Who is to stay although it is idle, and who is to leave. False: nobody was told anything."""
         marks = standby.marks(view)
         for mark in self.for_a_while(marks):
             match mark:
@@ -314,14 +321,14 @@ class Fleet:
                     self.log("leave", lease=str(slot.lease), why=why, refused=not asked)
         return bool(marks)
 
-    def stop_all(self, seen: Standing | capacity.View) -> int:
+    def stop_all(self, standing: Standing) -> int:
         """Stop every task of a pool that is known; how many. Each gives its jobs back; the slots wait for proof.
 
         A worker whose task is not known yet is told to leave as soon as it is there.
         """
         stopped = 0
-        for slot in self.for_a_while([slot for slot in seen.slots if slot.held]):
-            stopped += pools.stop(self.table, self.tasks, slot, seen.pool.reason or "stop-all")
+        for slot in self.for_a_while([slot for slot in standing.slots if slot.held]):
+            stopped += pools.stop(self.table, self.tasks, slot, standing.pool.reason or "stop-all")
         return stopped
 
     def for_a_while(self, things: Sequence[T]) -> Iterator[T]:
@@ -346,6 +353,7 @@ class Fleet:
         queued = self.table.queued(pool, now, limits.OVERDUE_READ)
         standing, now = self.look(pool, whole=True), self.clock.now()
         if not standing.whole:  # a worker may have come where nobody could look
+            self.log("cut off", reason="not all slots could be read in time", left=[f"{pool.name} overdue jobs"])
             return False
         late_ones = deadlines.overdue(standing.pool, standing.slots, queued, now)[: limits.OVERDUE_PER_TICK]
         for late in self.time.each(late_ones):

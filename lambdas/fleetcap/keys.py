@@ -745,7 +745,7 @@ def lease_write(
     }
     if not for_job:
         sets["keep"] = True  # it is to stand by, so that it stays from its first beat on
-    forgotten = tuple(name for name in _OF_A_LEASE if name not in sets)
+    forgotten = tuple(name for name in ("why", *_OF_A_LEASE) if name not in sets)
     condition = SLOT_EMPTY & at_generation(slot.generation) & SLOT_STAYS
     return Write("lease", slot_key(slot.id), condition, sets, forgotten)
 

@@ -86,8 +86,8 @@ INSPECT_LAUNCHING_S: Final = 90
 """A launch whose task is known but has not beaten for this long is looked at; it is stopped much later."""
 LOOK_PART: Final = 4
 """Whoever looks at a pool has a part in so many of its time for reading slots; most of it is for what follows."""
-VIEW_LASTS_S: Final = 3
-"""For how long a tick launches workers by what it saw before its other steps."""
+VIEW_LASTS_S: Final = 1
+"""For how long a tick launches workers by what it saw before its other steps. Who launches meanwhile is not in it."""
 CHORES_PART: Final = 3
 """A tick has a part in so many of its time in a pool for whatever is not a launch; launches have what is left."""
 

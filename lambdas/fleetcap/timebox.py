@@ -44,6 +44,11 @@ class Timebox:
         """This part has had its time: it begins nothing more."""
         return self.clock.now() >= self.spent_at
 
+    @property
+    def rest(self) -> Timebox:
+        """All that is left to the decider, whatever this part has had."""
+        return replace(self, spent_at=self.over_at)
+
     def part(self, of: float) -> Timebox:
         """One of so many equal parts of what is left of this one."""
         now = self.clock.now()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, NamedTuple, TypeVar
 
 from fleetcap import dependencies, limits, watch, wiring
 from fleetcap.decide import capacity, launch, recover, standby, sweep
 from fleetcap.decide.capacity import View
-from fleetcap.fleet import Fleet
-from fleetcap.model import FailureClass, Lease, Pool, Slot
+from fleetcap.fleet import Fleet, Standing
+from fleetcap.model import FailureClass, Lease, Mode, Pool, Slot
 from fleetcap.timebox import Timebox
 from handlers.log import log
 
@@ -20,8 +22,25 @@ T = TypeVar("T")
 class Pass(NamedTuple):
     """What a tick saw of a whole pool at first, and how long it took."""
 
-    view: View
+    standing: Standing
     took_s: float
+
+
+@dataclass
+class Sight:
+    """A pool as a tick sees it: its slots, and, for whoever asks, those who wait and those who run.
+
+    What needs no index goes on where that cannot be read.
+    """
+
+    fleet: Fleet
+    seen_at: float
+    standing: Standing
+
+    @cached_property
+    def view(self) -> View:
+        """Read by the first who needs it."""
+        return self.fleet.view(self.standing)
 
 
 def handle(fleet: Fleet) -> list[Pass]:
@@ -40,12 +59,12 @@ def handle(fleet: Fleet) -> list[Pass]:
             continue
         began_at, mine = fleet.clock.now(), fleet.within(time.part(len(pools) - number))
         with _failing_alone(fleet, pool, "slots"):
-            view = mine.view(mine.look(pool, whole=True))
-            cut_off += [f"{pool.name} {step}" for step in _take_steps(mine, view, minute // len(pools))]
-            passes.append(Pass(view, fleet.clock.now() - began_at))
+            sight = Sight(mine, began_at, mine.look(pool, whole=True))
+            cut_off += [f"{pool.name} {step}" for step in _take_steps(mine, sight, minute // len(pools))]
+            passes.append(Pass(sight.standing, fleet.clock.now() - began_at))
     if cut_off:
         fleet.log("cut off", reason="the tick's time is spent; the next one goes on", left=cut_off)
-    return [each for each in passes if each.view.whole]
+    return [each for each in passes if each.standing.whole]
 
 
 def _from(minute: int, things: Sequence[T]) -> list[T]:
@@ -54,24 +73,28 @@ def _from(minute: int, things: Sequence[T]) -> list[T]:
     return [*things[first:], *things[:first]]
 
 
-def _take_steps(fleet: Fleet, view: View, turn: int) -> list[str]:
+def _take_steps(fleet: Fleet, sight: Sight, turn: int) -> list[str]:
     """The steps in one pool, as far as there is time; those that there was none for.
 
     Launches have most of the time, and every other turn they come first: a pool that only tidies up would never begin
-    anything. Else they come last, for the steps before may have freed slots; and they come again where these have.
+    anything. Else they come last, for the steps before may have freed slots; and they come again where these have, or
+    where half of the time was too short for them.
     """
     turn, launches_first = divmod(turn, 2)
     left: list[str] = []
+    again = not launches_first
     if launches_first:
-        left += _scale(fleet.within(fleet.time.part(2)), view)
-    moved, undone = _tidy_up(fleet.within(fleet.time.part(limits.CHORES_PART)), view, turn)
-    if moved or not launches_first:
-        old = fleet.clock.now() - view.now > limits.VIEW_LASTS_S and not fleet.time.spent
-        left += _scale(fleet, view, anew=moved or old)
+        half = fleet.within(fleet.time.part(2))
+        left += _scale(half, sight)
+        again = half.time.spent
+    moved, undone = _tidy_up(fleet.within(fleet.time.part(limits.CHORES_PART)), sight, turn)
+    if moved or again:
+        old = bool(launches_first) or fleet.clock.now() - sight.seen_at > limits.VIEW_LASTS_S
+        left += _scale(fleet, sight, anew=moved or old)
     return left + undone
 
 
-def _tidy_up(fleet: Fleet, view: View, turn: int) -> tuple[bool, list[str]]:
+def _tidy_up(fleet: Fleet, sight: Sight, turn: int) -> tuple[bool, list[str]]:
     """The chores: whether any may have changed what launches go by, and those that there was no time for."""
     moved = False
     left: list[str] = []
@@ -79,9 +102,9 @@ def _tidy_up(fleet: Fleet, view: View, turn: int) -> tuple[bool, list[str]]:
         if not fleet.time.allows(number):
             left.append(step.__name__)
             continue
-        with _failing_alone(fleet, view.pool, step.__name__):
+        with _failing_alone(fleet, sight.standing.pool, step.__name__):
             before, moved = moved, True  # unless it comes to its end and says that it did nothing
-            moved = step(fleet, view) or before
+            moved = step(fleet, sight) or before
     return moved, left
 
 
@@ -89,17 +112,20 @@ def look_on(fleet: Fleet, passes: Sequence[Pass], began_at: float, sweep_now: bo
     """After a pass that began then: tell the gauges of each pool and, where it is this minute's turn, sweep."""
     latest = began_at + limits.GAUGES_LATEST_S
     for seen in Timebox(fleet.clock, latest, latest).each(passes):
-        pool, slots = seen.view.pool, seen.view.slots
+        pool, slots = seen.standing.pool, seen.standing.slots
         with _failing_alone(fleet, pool, "tell"):
-            phases = standby.phases(seen.view.reservations, slots, began_at)
+            phases = standby.phases(seen.standing.reservations, slots, began_at)
             watch.tell(fleet, pool, slots, seen.took_s, phases)
-    if not (sweep_now or sweep.due(began_at)) or len(passes) < len(fleet.pools):
+    if not (sweep_now or sweep.due(began_at)):
+        return
+    if len(passes) < len(fleet.pools):
+        fleet.log("not swept", reason="not all slots of all pools could be read")
         return
     if fleet.clock.now() - began_at > limits.SWEEP_LATEST_S:
         fleet.log("not swept", reason="the pools took too long")
         return
     try:
-        watch.sweep(fleet, [slot for seen in passes for slot in seen.view.slots])
+        watch.sweep(fleet, [slot for seen in passes for slot in seen.standing.slots])
     except Exception as error:
         fleet.log("tick failed", step="sweep", error=repr(error), tick_failures=1)
 
@@ -113,24 +139,24 @@ def _failing_alone(fleet: Fleet, pool: Pool, step: str) -> Iterator[None]:
         fleet.log("tick failed", pool=pool.name, step=step, error=repr(error), tick_failures=1)
 
 
-def _fit_the_cap(fleet: Fleet, view: View) -> bool:
+def _fit_the_cap(fleet: Fleet, sight: Sight) -> bool:
     """The slots above the cap are marked."""
-    wrong = recover.retirements(view.pool, view.slots)
+    wrong = recover.retirements(sight.standing.pool, sight.standing.slots)
     for mark in fleet.for_a_while(wrong):
         fleet.table.retire(mark.slot, mark.retire, mark.version)
     return bool(wrong)
 
 
-def _requeue_orphans(fleet: Fleet, view: View) -> bool:
+def _requeue_orphans(fleet: Fleet, sight: Sight) -> bool:
     """Jobs whose holder is dead go back, after a lost event or a crash. Older slots show fewer, never others."""
-    orphans = recover.orphans(view.running, view.slots)
+    orphans = recover.orphans(sight.view.running, sight.view.slots)
     fleet.requeue(orphans, FailureClass.INTERRUPTED, "heartbeat lost: its worker is gone")
     return bool(orphans)
 
 
-def _look_at_the_doubtful(fleet: Fleet, view: View) -> bool:
+def _look_at_the_doubtful(fleet: Fleet, sight: Sight) -> bool:
     """Launches without a known task are resolved, late and silent workers are looked at."""
-    pool, slots = view.pool, view.slots
+    pool, slots = sight.standing.pool, sight.standing.slots
     released: set[Lease] = set()
     began_at = fleet.clock.now()
     doubts = recover.doubtful(slots, began_at)
@@ -151,8 +177,9 @@ def _look_at_the_doubtful(fleet: Fleet, view: View) -> bool:
                     released.add(slot.lease)
             except Exception as error:  # the others must not wait for it
                 fleet.log("not settled", lease=str(slot.lease), error=repr(error))
-    orphans = [job for job in view.running if job.holder.lease in released]
-    fleet.requeue(orphans, FailureClass.INTERRUPTED, "heartbeat lost: its worker is gone")
+    if released:
+        orphans = [job for job in sight.view.running if job.holder.lease in released]
+        fleet.requeue(orphans, FailureClass.INTERRUPTED, "heartbeat lost: its worker is gone")
     return bool(doubts)
 
 
@@ -167,33 +194,37 @@ def _known(fleet: Fleet, doubts: Sequence[recover.Resend | recover.Inspect]) -> 
             return
 
 
-def _tell_workers(fleet: Fleet, view: View) -> bool:
-    """Who stays, and who leaves."""
-    return fleet.tell_workers(view)
+def _tell_workers(fleet: Fleet, sight: Sight) -> bool:
+    """Who stays, who leaves, and, in a pool that was stopped, who is stopped."""
+    standing = sight.standing
+    if standing.pool.mode is Mode.STOPPED:
+        return bool(fleet.stop_all(standing))
+    return any(slot.held for slot in standing.slots) and fleet.tell_workers(sight.view)
 
 
-def _end_the_overdue(fleet: Fleet, view: View) -> bool:
+def _end_the_overdue(fleet: Fleet, sight: Sight) -> bool:
     """Jobs that have waited longer than they may are told so."""
-    return fleet.end_overdue(view.pool, view.slots)
+    return fleet.end_overdue(sight.standing.pool, sight.standing.slots)
 
 
-def _judge_the_waiting(fleet: Fleet, view: View) -> bool:
+def _judge_the_waiting(fleet: Fleet, sight: Sight) -> bool:
     """Jobs whose parents have ended while nobody heard of it."""
-    return dependencies.settle_some(fleet, fleet.pools[view.pool.name])
+    return dependencies.settle_some(fleet, fleet.pools[sight.standing.pool.name])
 
 
-def _scale(fleet: Fleet, view: View, anew: bool = False) -> list[str]:
+def _scale(fleet: Fleet, sight: Sight, anew: bool = False) -> list[str]:
     """Capacity for all that waits, for a bounded time: by what has just been seen, or on new readings.
 
     Of a pool too large for one decision the parts are then looked at where there was room.
     """
     if fleet.time.over:
         return [_scale.__name__]
-    with _failing_alone(fleet, view.pool, _scale.__name__):
-        pool, most = fleet.pools[view.pool.name], limits.LEASES_PER_DECISION
-        if not anew and fleet.scale(pool, None, most, seen=view) < most:
+    standing = sight.standing
+    with _failing_alone(fleet, standing.pool, _scale.__name__):
+        pool, most = fleet.pools[standing.pool.name], limits.LEASES_PER_DECISION
+        if not anew and fleet.scale(pool, None, most, seen=sight.view) < most:
             return []
-        for slot in fleet.for_a_while(capacity.candidates(view.pool, view.slots) or view.slots[:1]):
+        for slot in fleet.for_a_while(capacity.candidates(standing.pool, standing.slots) or standing.slots[:1]):
             if fleet.scale(pool, None, most, near=slot.id) < most:
                 break
     return []

@@ -234,7 +234,8 @@ class History:
         elif plan.latency_s < SLOW_S:
             truth.judged_within_s = LIVE_S
             truth.judged_from = BEGAN_AT + max([plan.calm_at, *(each.at + each.seconds for each in plan.troubles)])
-        truth.live_within_s = plan.live_within_s and plan.live_within_s + plan.cold_start_s * 1.5 + LEAVES_S
+        if len(self.jobs) <= plan.cap:  # an array may have more elements than there are slots
+            truth.live_within_s = plan.live_within_s and plan.live_within_s + plan.cold_start_s * 1.5 + LEAVES_S
 
     def _dice(self, seed: int) -> tuple[Random, Random]:
         """Where chance comes from: how the world goes, and what goes wrong with calls."""

@@ -128,6 +128,10 @@ class Truth:
     """How long a free lane may leave a job that the index shows; 0: not judged."""
     calm_from: float = 0.0
     """Since when nothing goes wrong any more."""
+    begun_for: dict[Lease, str] = field(default_factory=dict)
+    """For which job each launch was begun, until its worker takes its first."""
+    passed_by_at: dict[str, float] = field(default_factory=dict)
+    """When the job came that took the worker on which this one counted."""
     pick_up_bound_s: float = 0.0
     """How late a first claim may come; 0: not judged."""
     live_within_s: float = 0.0
@@ -201,6 +205,8 @@ class Truth:
         if str(slot.id) in self.held:
             raise Violation("CAP", f"{slot.lease} was leased although it was held")
         self.held[str(slot.id)] = slot.generation
+        if slot.for_job:
+            self.begun_for[slot.lease] = slot.for_job
         if slot.retire:
             raise Violation("CAP", f"{slot.lease} was leased although it retires")
         if self.said_cap is not None:
@@ -248,7 +254,8 @@ class Truth:
         owner = self.owners[job.key] = Owner(author, job.holder, job.attempt)
         self.world.after(BEGINS_WITHIN_S, partial(self._must_have_begun, job.key, owner, self.world.now))
         self._in_order(job.key, "claimed")
-        waited_s = self.world.now - max(self.runs[job.key][-1].runnable_at, self._passed_by_at(job.key))
+        self._take_over(job.key, job.holder.lease)
+        waited_s = self.world.now - max(self.runs[job.key][-1].runnable_at, self.passed_by_at.get(job.key, 0.0))
         if job.attempt == 1 and self.pick_up_bound_s and waited_s > self.pick_up_bound_s:
             raise Violation("LIVE", f"{job.key} was picked up after {waited_s:.0f} s beside free slots")
         since = max(self.troubled_at, self.runs[job.key][-1].put_at, job.due_at)
@@ -257,12 +264,13 @@ class Truth:
         if worker := self.workers.get(author):
             worker.busy += 1
 
-    def _passed_by_at(self, key: str) -> float:
-        """When the last one came that came later and was taken first: it had the worker that was on its way, and the
-        one that it brought is for whom it passed by."""
-        mine = self.runs[key][-1].put_at
-        others = (self.runs[other][-1].put_at for at, other in self.claims if other != key and BEGAN_AT + at > mine)
-        return max((put_at for put_at in others if put_at > mine), default=0.0)
+    def _take_over(self, key: str, lease: Lease) -> None:
+        """A job that came later takes the worker that was begun for another: that one has the worker of this one."""
+        other, came_at = self.begun_for.pop(lease, key), self.runs[key][-1].put_at
+        if other == key or other in self.owners or self.runs[other][-1].put_at > came_at:
+            return
+        self.passed_by_at[other] = came_at
+        self.begun_for.update((mine, other) for mine, whose in list(self.begun_for.items()) if whose == key)
 
     def _must_have_begun(self, key: str, owner: Owner, claimed_at: float) -> None:
         """A claim that its worker never learns of would wait for as long as that worker lives."""

@@ -426,7 +426,7 @@ def test_another_pool_comes_first_each_minute(world: World) -> None:
     fleet = replace(world.fleet(), pools={name: Pool(name, 1, LAUNCH) for name in "abc"})
     began_with = []
     for _ in fleet.pools:
-        began_with.append(tick.handle(fleet)[0].view.pool.name)
+        began_with.append(tick.handle(fleet)[0].standing.pool.name)
         world.clock.sleep(limits.TICK_PERIOD_S)
     assert sorted(began_with) == list(fleet.pools)
 

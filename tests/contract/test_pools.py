@@ -460,12 +460,20 @@ def test_a_worker_that_is_launched_to_stand_by_stays_before_any_tick_has_seen_it
     assert [(slot.for_job, slot.keep) for slot in world.held] == [("a", False)]
 
 
-def in_part(small: World) -> Fleet:
-    """One whose time for reading is spent, so that it sees some banks of all."""
-    return small.fleet.within(Timebox(small.clock, spent_at=small.clock.now()))
+def in_part(small: World, monkeypatch: pytest.MonkeyPatch) -> Fleet:
+    """One for whom reading is so slow that it sees some banks of all."""
+    bank = small.table.bank
+
+    def slowly(pool: str, number: int) -> Bank:
+        small.clock.sleep(5.0)
+        return bank(pool, number)
+
+    table = StoredControlTable(small.table._items)
+    monkeypatch.setattr(table, "bank", slowly)
+    return replace(small.fleet, table=table, box=Timebox.begin(small.clock))
 
 
-def test_who_stays_is_not_decided_by_a_part_of_the_slots(small: World) -> None:
+def test_who_stays_is_not_decided_by_a_part_of_the_slots(small: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kept worker whose peers were not seen is not the one too many."""
     small.cap = 8
     until = small.clock.now() + 2_000
@@ -477,7 +485,7 @@ def test_who_stays_is_not_decided_by_a_part_of_the_slots(small: World) -> None:
         assert small.table.beat(slot.lease, slot.arn, True, now, idle_since=now) is not None
     small.knobs = {"min_workers": 2}
     small.clock.time = until
-    part = in_part(small)
+    part = in_part(small, monkeypatch)
     view = part.view(part.look(small.pool, whole=True))
     assert 0 < len(view.slots) < len(small.slots)
     assert not part.tell_workers(view)
@@ -485,29 +493,64 @@ def test_who_stays_is_not_decided_by_a_part_of_the_slots(small: World) -> None:
     assert sum(slot.leave for slot in small.held) == 4
 
 
-def test_nobody_is_given_up_by_a_part_of_the_slots(small: World) -> None:
+def test_nobody_is_given_up_by_a_part_of_the_slots(small: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker may have come where nobody could look."""
     small.cap, small.knobs = 8, {"waiting_limit_s": 3_600.0}
     small.queue(*"abcdefgh")
     for _ in range(8):
         small.tick()
     small.clock.sleep(3_601)
-    assert not in_part(small).end_overdue(small.pool, small.slots)
+    assert not in_part(small, monkeypatch).end_overdue(small.pool, small.slots)
+    [told] = small.log.of("cut off")
+    assert told["left"] == ["default overdue jobs"]
     assert small.fleet.end_overdue(small.pool, small.slots)
     late = small.table.job("a")
     assert late
     assert late.status is JobStatus.FAILED
 
 
-def test_all_of_a_pool_that_is_stopped_are_stopped_as_far_as_they_are_seen(small: World) -> None:
-    small.cap = 4
-    small.queue(*"abcd")
-    for _ in range(3):
-        small.tick()
-    small.say(mode="stopped", reason="by hand")
-    part = in_part(small)
-    assert part.tell_workers(replace(part.view(part.look(small.pool, whole=True)), share=0.5))
-    assert small.tasks.stopped
+@pytest.mark.parametrize("first", range(2 * len(tick.CHORES)))
+def test_what_needs_no_index_is_done_where_the_index_cannot_be_read(
+    world: World, first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Slots of dead workers are freed, marks of the cap set, a stopped pool's workers stopped."""
+    world.cap = 3
+    dead, lives, _ = world.ready(3)
+    world.tasks.ends(dead.arn)
+    world.clock.sleep(limits.SILENT_S + 1 + first * limits.TICK_PERIOD_S)
+    assert world.table.beat(lives.lease, lives.arn, False, world.clock.now()) is not None
+    world.say(cap=2, mode="stopped", reason="by hand")
+
+    def refused(*_: object) -> list[Any]:
+        raise ConnectionError("the index is throttled")
+
+    for name in ("queued", "running", "waiting"):
+        monkeypatch.setattr(world.table, name, refused)
+    world.tick()
+    assert [slot.held for slot in world.slots] == [slot.id != dead.id for slot in world.slots]
+    assert [slot.retire for slot in world.slots] == [False, False, True]
+    assert lives.arn in world.tasks.stopped
+
+
+def test_a_burst_that_a_tick_launches_for_has_all_of_its_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether launches come first or last: what half of the time was too short for goes on in the rest."""
+    world.cap = 100
+    run = world.tasks.run
+
+    def slowly(*call: Any) -> Any:
+        world.clock.sleep(0.5)
+        return run(*call)
+
+    monkeypatch.setattr(world.tasks, "run", slowly)
+    world.queue(*(f"{number:03}" for number in range(100)))
+    counts = []
+    for minute in range(2):
+        before, world.clock.time = len(world.held), world.clock.time // 120 * 120 + 120 + minute * 60
+        world.tick()
+        counts.append(len(world.held) - before)
+        for slot in world.held:
+            assert world.table.release(slot.lease, slot.arn, world.clock.now(), "ended", 0.0, world.clock.unique())
+    assert min(counts) > 0.9 * max(counts) > 0.8 * limits.DECIDER_BUDGET_S / 0.5
 
 
 def test_a_slot_that_a_tick_frees_is_used_by_the_same_tick(world: World) -> None:

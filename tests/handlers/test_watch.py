@@ -9,8 +9,7 @@ import pytest
 
 from fleetcap import limits
 from fleetcap.decide import sweep
-from fleetcap.decide.capacity import View
-from fleetcap.fleet import Fleet
+from fleetcap.fleet import Fleet, Standing
 from fleetcap.model import Doubt, Pool, SeenTask, Slot, TaskStatus, Unanswered
 from handlers import tick
 from local.memory.ecs import MemoryTask
@@ -210,7 +209,7 @@ def test_a_task_that_lives_on_without_its_slot_is_a_breach_and_is_neither_stoppe
     slot = zombie(fleet, clock)
     clock.sleep(limits.SWEEP_SETTLED_S + 1)
     before = fleet.table.slot(slot.id)
-    as_it_is = [tick.Pass(fleet.view(fleet.look(pool, whole=True)), 0.0) for pool in fleet.pools.values()]
+    as_it_is = [tick.Pass(fleet.look(pool, whole=True), 0.0) for pool in fleet.pools.values()]
     tick.look_on(fleet, as_it_is, clock.now(), sweep_now=True)
     [told] = lines.of("cap breach")
     assert (told["arn"], told["started_by"]) == (slot.arn, str(slot.lease))
@@ -234,8 +233,7 @@ def test_a_slot_is_looked_at_after_ecs_was_asked(
         return answer
 
     monkeypatch.setattr(tasks, "identify", late)
-    nothing = View(fleet.pools["default"], [], [], [], clock.now())
-    tick.look_on(fleet, [tick.Pass(nothing, 0.0)], clock.now(), sweep_now=True)
+    tick.look_on(fleet, [tick.Pass(Standing(fleet.pools["default"], []), 0.0)], clock.now(), sweep_now=True)
     assert lines.of("cap breach") == []
     assert [line["unknown"] for line in lines.of("swept")] == [1]
 

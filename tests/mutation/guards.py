@@ -533,7 +533,7 @@ RULES: Final = (
         "rule 7: the tick requeues the jobs of dead holders",
         7,
         TICK,
-        "    orphans = recover.orphans(view.running, view.slots)\n",
+        "    orphans = recover.orphans(sight.view.running, sight.view.slots)\n",
         "    orphans: list[Any] = []\n",
     ),
     Guard(
@@ -885,6 +885,20 @@ OWN: Final = (
         "first = 0",
     ),
     Guard(
+        "tick: launches that half of the time was too short for go on",
+        0,
+        TICK,
+        "        again = half.time.spent\n",
+        "        again = False\n",
+    ),
+    Guard(
+        "tick: what needs no index is done without it",
+        0,
+        TICK,
+        "            sight = Sight(mine, began_at, mine.look(pool, whole=True))\n",
+        "            sight = Sight(mine, began_at, mine.look(pool, whole=True))\n            _ = sight.view\n",
+    ),
+    Guard(
         "tick: launches come first every other time",
         0,
         TICK,
@@ -916,8 +930,8 @@ OWN: Final = (
         "tick: launches go by what the steps before have changed",
         0,
         TICK,
-        "left += _scale(fleet, view, anew=moved or old)",
-        "left += _scale(fleet, view, anew=False)",
+        "left += _scale(fleet, sight, anew=moved or old)",
+        "left += _scale(fleet, sight, anew=False)",
     ),
     Guard(
         "tick: what there was no time for has its turn another time",
@@ -1338,7 +1352,7 @@ ORDER: Final = (
         "dependency: the tick judges those of whom nobody was told",
         0,
         TICK,
-        "    return dependencies.settle_some(fleet, fleet.pools[view.pool.name])\n",
+        "    return dependencies.settle_some(fleet, fleet.pools[sight.standing.pool.name])\n",
         "    return False\n",
     ),
     Guard(
@@ -1453,8 +1467,8 @@ ARRAY: Final = (
         "intake: a run answers whoever asked for it, whatever the clock that put it",
         0,
         INTAKE,
-        "        begun_at = max(now, accepted.sent_at)  #",
-        "        begun_at = now  #",
+        "            now = max(now, accepted.sent_at)  #",
+        "            pass  #",
     ),
     Guard(
         "array: a cancelled one ends its parts",

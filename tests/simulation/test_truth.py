@@ -9,7 +9,7 @@ import pytest
 
 from fleetcap import limits
 from fleetcap.adapters.control_table import READER, StoredControlTable
-from fleetcap.model import Holder, Job, JobStatus, Lease, OnParentFailure, Pool, Request, SlotId
+from fleetcap.model import Holder, Job, JobStatus, Lease, OnParentFailure, Pool, Request, Slot, SlotId, SlotState
 from local.memory.ecs import MemoryEcs
 from local.simulator.plan import JobPlan, MessagePlan, Plan
 from local.simulator.ports import WatchedItems
@@ -53,10 +53,17 @@ class Scene:
         assert job
         assert self.table.finish(job, status, self.world.now, error, (), f"end {key} {job.run}")
 
-    def claim(self, job: Job, slot: int) -> None:
-        """A worker of that slot takes it."""
-        holder = Holder(Lease(SlotId("default", slot), 1))
-        assert self.table.claim(job, holder, self.world.now, f"claim {job.key}")
+    def launch(self, job: Job, number: int) -> Lease:
+        """A worker is begun for it."""
+        self.truth.cap = 4
+        slot = Slot(SlotId("default", number), SlotState.EMPTY, 1)
+        self.table.create_slots([slot.id], 1.0)
+        assert self.table.lease(slot, "{}", job.key, 0, self.world.now, f"lease {number}")
+        return slot.lease
+
+    def claim(self, job: Job, lease: Lease) -> None:
+        """That worker takes it."""
+        assert self.table.claim(job, Holder(lease), self.world.now, f"claim {job.key}")
 
     def later(self, seconds: float) -> None:
         self.world.now += seconds
@@ -216,21 +223,50 @@ def test_a_job_that_is_passed_by_counts_on_the_worker_that_was_begun_for_the_oth
     scene = Scene()
     scene.truth.pick_up_bound_s = 100.0
     first = scene.put("first")
+    old = scene.launch(first, 0)
     scene.later(60.0)
     better = scene.put("better")
-    scene.claim(better, 0)
+    new = scene.launch(better, 1)
+    scene.claim(better, old)
     scene.later(99.0)
-    scene.claim(first, 1)
+    scene.claim(first, new)
 
 
-def test_a_job_that_nobody_passed_by_is_picked_up_in_time() -> None:
+def test_a_job_that_is_passed_by_twice_counts_on_the_last_ones_worker() -> None:
     scene = Scene()
     scene.truth.pick_up_bound_s = 100.0
-    other = scene.put("earlier")
+    waits = [scene.put("first")]
+    workers = [scene.launch(waits[0], 0)]
+    for number in (1, 2):
+        scene.later(60.0)
+        waits.append(scene.put(f"better {number}"))
+        workers.append(scene.launch(waits[-1], number))
+        scene.claim(waits[-1], workers[-2])
+    scene.later(99.0)
+    scene.claim(waits[0], workers[2])
+
+
+def test_a_job_whose_own_launch_was_forgotten_is_not_excused_by_others_with_theirs() -> None:
+    scene = Scene()
+    scene.truth.pick_up_bound_s = 100.0
+    first = scene.put("first")
+    for number in range(3):
+        scene.later(60.0)
+        other = scene.put(f"other {number}")
+        scene.claim(other, scene.launch(other, number))
+    with pytest.raises(Violation, match="first was picked up after 180 s beside free slots"):
+        scene.claim(first, Lease(SlotId("default", 3), 1))
+
+
+def test_a_job_that_one_passed_by_which_came_earlier_is_picked_up_in_time() -> None:
+    scene = Scene()
+    scene.truth.pick_up_bound_s = 100.0
+    earlier = scene.put("earlier")
     scene.later(1.0)
     first = scene.put("first")
+    worker = scene.launch(first, 0)
     scene.later(60.0)
-    scene.claim(other, 0)
+    scene.claim(earlier, worker)
     scene.later(41.0)
     with pytest.raises(Violation, match="first was picked up after 101 s beside free slots"):
-        scene.claim(first, 1)
+        scene.claim(first, Lease(SlotId("default", 1), 1))
