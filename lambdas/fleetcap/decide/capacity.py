@@ -245,8 +245,13 @@ def scale(view: View, wanted: Collection[str] | None, most: int) -> list[LeaseFo
 
 
 def _short_of(view: View, lanes: _Lanes, coming: int) -> int:
-    """How many workers are missing that should live, or be idle, for whoever comes next."""
-    live = round(sum(slot.held and not leaving(slot) for slot in view.slots) / view.share) + coming
+    """How many workers are missing that should live, or be idle, for whoever comes next.
+
+    Only who sees all slots counts them: by a part one too many would be launched now and then, told to leave, and so on.
+    """
+    if not view.whole:
+        return 0
+    live = sum(slot.held and not leaving(slot) for slot in view.slots) + coming
     idle = (lanes.ready + lanes.launching) // view.pool.jobs_per_worker
     return max(floor(view.pool, view.reservations, view.now) - live, view.pool.warm_workers - idle, 0)
 
