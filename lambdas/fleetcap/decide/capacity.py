@@ -247,7 +247,7 @@ def scale(view: View, wanted: Collection[str] | None, most: int) -> list[LeaseFo
 def _short_of(view: View, lanes: _Lanes, coming: int) -> int:
     """How many workers are missing that should live, or be idle, for whoever comes next.
 
-    Only who sees all slots counts them: by a part one too many would be launched now and then, told to leave, and so on.
+    Only who sees all slots counts them: by a part one too many would be launched now and then, and told to leave.
     """
     if not view.whole:
         return 0
