@@ -248,6 +248,22 @@ def test_the_tick_finds_what_nobody_was_told(intake: Intake, fleet: Fleet, clock
     assert not lines.of("tick failed")
 
 
+def test_the_tick_comes_to_those_who_stand_behind_many_that_wait_on(
+    intake: Intake, fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever began with the first each minute would never get to the last."""
+    monkeypatch.setattr(limits, "WAITING_PER_TICK", 3)
+    intake.handle(batch(clock, *(child(f"c{number}", "never") for number in range(9))))
+    clock.sleep(1)
+    queue(fleet, clock, "p")
+    intake.handle(batch(clock, child("last", "p")))
+    end(fleet, clock, "p")
+    for _ in range(2 * 4):
+        tick.handle(fleet)
+        clock.sleep(limits.TICK_PERIOD_S)
+    assert status(fleet, "last") is JobStatus.QUEUED
+
+
 def test_the_tick_gives_up_on_a_parent_that_does_not_come(fleet: Fleet, intake: Intake, clock: HandClock) -> None:
     intake.handle(batch(clock, child("c", "p")))
     tick.handle(fleet)
