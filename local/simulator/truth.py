@@ -429,7 +429,9 @@ class Truth:
             if fatal:  # else that parent runs anew, or has done so, and was waited for once more
                 self._in_time(job.key, run, [min(fatal)])
             return
-        waited_s = self.world.now - run.put_at + 2 * self.skew_s + UNDER_WAY_S
+        # It waits from when its put was begun, which was after its message and may have landed minutes later.
+        begun_at = min(run.put_at, max([job.queued_at, *self.sent.get(job.key, ())[:1]]))
+        waited_s = self.world.now - begun_at + 2 * self.skew_s + UNDER_WAY_S
         if waited_s < self.parents_limit_s and not self._in_a_circle(job.key):
             raise Violation("ORDER", f"{job.key} was given up after {waited_s:.0f} s: {job.error}")
 

@@ -36,14 +36,16 @@ class Scene:
         self.items.author = Process(self.world, "somebody", lambda _: None, lambda _: None)
         self.table = StoredControlTable(self.items)
 
-    def put(self, key: str, status: JobStatus = JobStatus.QUEUED, **request: object) -> Job:
+    def put(
+        self, key: str, status: JobStatus = JobStatus.QUEUED, queued_at: float | None = None, **request: object
+    ) -> Job:
         """A run begins now, after the one before if there is one."""
         self.truth.sent.setdefault(key, []).append(self.world.now)
         before = self.table.job(key)
         asked = replace(Request("s3://bucket/{index}.bam", "bam"), **request)  # type: ignore[arg-type]
         job = Job(
-            key, before.run + 1 if before else 1, status, "default", 5, asked, queued_at=self.world.now,
-            due_at=self.world.now,
+            key, before.run + 1 if before else 1, status, "default", 5, asked,
+            queued_at=self.world.now if queued_at is None else queued_at, due_at=self.world.now,
         )  # fmt: skip
         assert self.table.put(job, before, f"put {key} {job.run}")
         return job
@@ -216,6 +218,26 @@ def test_a_history_is_not_made_small_by_taking_a_parent_away_that_is_waited_for(
     [left] = closed(plan.messages[1:], plan.messages)
     assert left.job
     assert left.job.depends_on == ("never",)
+
+
+def test_a_wait_for_parents_counts_from_when_the_put_was_begun_though_it_landed_late() -> None:
+    scene = Scene()
+    scene.truth.parents = {"child": (("parent",), FAIL)}
+    began_at = scene.world.now
+    scene.truth.sent["child"] = [began_at]
+    scene.later(110.0)
+    scene.put("child", JobStatus.WAITING, queued_at=began_at, depends_on=("parent",))
+    scene.later(LIMIT_S - 110.0)
+    scene.end("child", JobStatus.FAILED, "it has waited for as long as it may")
+
+
+def test_a_put_that_was_begun_before_its_message_counts_from_that() -> None:
+    scene = Scene()
+    scene.truth.parents = {"child": (("parent",), FAIL)}
+    scene.put("child", JobStatus.WAITING, queued_at=scene.world.now - LIMIT_S, depends_on=("parent",))
+    scene.later(LIMIT_S - UNDER_WAY_S - 1.0)
+    with pytest.raises(Violation, match="child was given up after 399 s"):
+        scene.end("child", JobStatus.FAILED, "it has waited for as long as it may")
 
 
 def test_a_job_that_is_passed_by_counts_on_the_worker_that_was_begun_for_the_other() -> None:
