@@ -12,7 +12,7 @@ from fleetcap import dependencies, limits, watch, wiring
 from fleetcap.decide import capacity, launch, recover, standby, sweep
 from fleetcap.decide.capacity import View
 from fleetcap.fleet import Fleet, Standing
-from fleetcap.model import FailureClass, Lease, Mode, Pool, Slot
+from fleetcap.model import FailureClass, Lease, Mode, Pool, Running, Slot
 from fleetcap.timebox import Timebox
 from handlers.log import log
 
@@ -150,8 +150,12 @@ def _fit_the_cap(fleet: Fleet, sight: Sight) -> bool:
 def _requeue_orphans(fleet: Fleet, sight: Sight) -> bool:
     """Jobs whose holder is dead go back, after a lost event or a crash. Older slots show fewer, never others."""
     orphans = recover.orphans(sight.view.running, sight.view.slots)
-    fleet.requeue(orphans, FailureClass.INTERRUPTED, "heartbeat lost: its worker is gone")
+    _give_back(fleet, orphans)
     return bool(orphans)
+
+
+def _give_back(fleet: Fleet, orphans: Sequence[Running]) -> None:
+    fleet.requeue(orphans, FailureClass.INTERRUPTED, "heartbeat lost: its worker is gone")
 
 
 def _look_at_the_doubtful(fleet: Fleet, sight: Sight) -> bool:
@@ -178,8 +182,7 @@ def _look_at_the_doubtful(fleet: Fleet, sight: Sight) -> bool:
             except Exception as error:  # the others must not wait for it
                 fleet.log("not settled", lease=str(slot.lease), error=repr(error))
     if released:
-        orphans = [job for job in sight.view.running if job.holder.lease in released]
-        fleet.requeue(orphans, FailureClass.INTERRUPTED, "heartbeat lost: its worker is gone")
+        _give_back(fleet, [job for job in sight.view.running if job.holder.lease in released])
     return bool(doubts)
 
 

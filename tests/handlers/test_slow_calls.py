@@ -263,20 +263,23 @@ def test_a_launch_that_is_refused_for_itself_keeps_no_other_from_being_sent_agai
     assert sum(bool(slot.arn) for slot in world.slots()) == 1
 
 
-def test_many_workers_of_a_pool_that_is_drained_are_told_over_several_ticks() -> None:
+def sixty_workers(mode: Mode) -> World:
+    """A pool of so many, of which that was said, and a tick that begins with telling them."""
     world = World()
     world.launch(60)
-    assert world.fleet.table.say("default", {"mode": Mode.DRAINING.value}, 0, world.clock.unique())
+    assert world.fleet.table.say("default", {"mode": mode.value}, 0, world.clock.unique())
     at_step(world, tick._tell_workers)
+    return world
+
+
+def test_many_workers_of_a_pool_that_is_drained_are_told_over_several_ticks() -> None:
+    world = sixty_workers(Mode.DRAINING)
     world.tick(update=2.0)
     assert 0 < sum(slot.leave for slot in world.slots()) < 60
 
 
 def test_many_tasks_of_a_pool_that_is_stopped_are_stopped_over_several_ticks() -> None:
-    world = World()
-    world.launch(60)
-    assert world.fleet.table.say("default", {"mode": Mode.STOPPED.value}, 0, world.clock.unique())
-    at_step(world, tick._tell_workers)
+    world = sixty_workers(Mode.STOPPED)
     world.tick(stop=2.0)
     assert 0 < len(set(world.ecs.stopped)) < 60
 
