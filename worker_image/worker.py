@@ -160,7 +160,8 @@ class Worker:
         Later and later, while it fails: each call that fails is a line of the log, and a load on what is in trouble.
         """
         name = step.__name__, lane
-        if self._clock.now() < self._again_at(*name):
+        trouble = self._troubles.get(name)
+        if trouble and self._clock.now() < trouble.again_at:
             return
         try:
             step(*args)
@@ -236,23 +237,22 @@ class Worker:
 
     def _look(self) -> None:
         """Take jobs while lanes are free."""
-        while free := self._free_lane():
-            now = self._clock.now()
-            if now < self._look_due_at:
-                return
-            if not self._take_one(free.lane, now):
-                jitter = self._clock.uniform(0.8, 1.2)
-                self._look_at = self._clock.now() + self._settings.look_s * jitter
-                return
+        while (lane := self._free_lane()) is not None and (now := self._clock.now()) >= self._look_due_at:
+            if not self._take_one(lane, now):
+                self._look_later()
+
+    def _look_later(self) -> None:
+        """The pool's workers spread over the time between two looks."""
+        jitter = self._clock.uniform(0.8, 1.2)
+        self._look_at = self._clock.now() + self._settings.look_s * jitter
 
     @property
     def _look_due_at(self) -> float:
         """When to look for a job: not at once where the last one's process could not be started."""
         return max(self._look_at, self._again_at(_START))
 
-    def _free_lane(self) -> Holder | None:
-        numbers = range(self._settings.jobs_per_worker)
-        return next((Holder(self._lease, n) for n in numbers if n not in self._lanes), None)
+    def _free_lane(self) -> int | None:
+        return next((number for number in range(self._settings.jobs_per_worker) if number not in self._lanes), None)
 
     def _take_one(self, lane: int, now: float) -> bool:
         """Claim the best job that is to be had, beginning at a random one of the first, so that workers spread."""

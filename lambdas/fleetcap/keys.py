@@ -245,39 +245,25 @@ def slot_item(slot: SlotId, now: float) -> dict[str, Any]:
     return {**slot_key(slot), "state": SlotState.EMPTY.value, "generation": int(now)}
 
 
+def _told(kinds: Mapping[str, Callable[[Any], Any]], item: Item) -> dict[str, Any]:
+    """What an item says of these attributes. Most say few of them; the others are as the value has them by itself."""
+    return {name: kinds[name](value) for name, value in item.items() if name in kinds}
+
+
+_SLOT: Final[Mapping[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(("launch", "arn", "for_job", "why", "provider", "failed_by", "ready_by", "image"), str),
+    **dict.fromkeys(("leased_at", "launched_at", "seen_at", "ready_at", "missing_since", "failed_at"), float),
+    **dict.fromkeys(("retry_at", "starved_at", "idle_since", "used_s"), float),
+    **dict.fromkeys(("strikes", "used_day", "cap_version"), int),
+    **dict.fromkeys(("leave", "retire", "keep"), bool),
+}
+
+
 @_whole
 def slot_from(item: Item) -> Slot:
     """Read a slot."""
-    pool = item[TABLE_PK].split("#")[1]
-    return Slot(
-        id=SlotId(pool, int(item[TABLE_SK].split("#")[1])),
-        state=SlotState(item["state"]),
-        generation=int(item["generation"]),
-        launch=item.get("launch", ""),
-        arn=item.get("arn", ""),
-        leased_at=float(item.get("leased_at", 0)),
-        launched_at=float(item.get("launched_at", 0)),
-        for_job=item.get("for_job", ""),
-        seen_at=float(item.get("seen_at", 0)),
-        ready_at=float(item.get("ready_at", 0)),
-        missing_since=float(item.get("missing_since", 0)),
-        failed_at=float(item.get("failed_at", 0)),
-        retry_at=float(item.get("retry_at", 0)),
-        strikes=int(item.get("strikes", 0)),
-        starved_at=float(item.get("starved_at", 0)),
-        why=item.get("why", ""),
-        leave=bool(item.get("leave", False)),
-        retire=bool(item.get("retire", False)),
-        keep=bool(item.get("keep", False)),
-        idle_since=float(item.get("idle_since", 0)),
-        provider=item.get("provider", ""),
-        failed_by=item.get("failed_by", ""),
-        ready_by=item.get("ready_by", ""),
-        image=item.get("image", ""),
-        used_day=int(item.get("used_day", 0)),
-        used_s=float(item.get("used_s", 0)),
-        cap_version=int(item.get("cap_version", 0)),
-    )
+    slot = SlotId(item[TABLE_PK].split("#")[1], int(item[TABLE_SK].split("#")[1]))
+    return Slot(slot, SlotState(item["state"]), int(item["generation"]), **_told(_SLOT, item))
 
 
 @_whole
@@ -356,9 +342,12 @@ def _request(text: str) -> Request:
     return stored.known(Request, said)
 
 
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
+
+
 def _request_text(request: Request) -> str:
     """Every write of a job pays by its size."""
-    return json.dumps(stored.told(request), separators=(",", ":"))
+    return _COMPACT.encode(stored.told(request))
 
 
 def _attempt_item(attempt: Attempt) -> dict[str, Any]:
@@ -388,12 +377,34 @@ def _failure_class(said: str) -> FailureClass:
     return FailureClass(said) if said in set(FailureClass) else FailureClass.FAILED
 
 
+def _counts(said: Sequence[Any]) -> tuple[int, int, int]:
+    completed, failed, cancelled = map(int, said)
+    return completed, failed, cancelled
+
+
+def _passed(said: Sequence[Any]) -> Passed:
+    parts, completed, failed, cancelled, first = said
+    return Passed(int(parts), (int(completed), int(failed), int(cancelled)), first)
+
+
+_JOB: Final[Mapping[str, Callable[[Any], Any]]] = {
+    **dict.fromkeys(("claimed_at", "heartbeat_at", "ended_at", "since", "fraction"), float),
+    **dict.fromkeys(("changes", "put"), int),
+    **dict.fromkeys(("correlation_id", "tenant", "task", "cancel", "stage", "message", "error"), str),
+    "artifacts": tuple,
+    "counts": _counts,
+    "grown": bool,
+    "history": lambda attempts: tuple(map(_attempt, attempts)),
+    "holder": Holder.parse,
+    "passed": _passed,
+}
+
+
 @_whole
 def job_from(item: Item) -> Job:
     """Read a job."""
     if (version := item.get(SCHEMA, SCHEMA_VERSION)) > SCHEMA_VERSION:
         raise ValueError(f"it is written for version {version}, and this one knows {SCHEMA_VERSION}")
-    holder = item.get("holder", "")
     return Job(
         key=item[TABLE_PK].removeprefix("JOB#"),
         run=int(item["run"]),
@@ -404,39 +415,10 @@ def job_from(item: Item) -> Job:
         shard=int(item["shard"]),
         rank=item[OPEN_RANK],
         attempt=int(item["attempt"]),
-        holder=Holder.parse(holder) if holder else None,
         queued_at=float(item["queued_at"]),
         due_at=float(item["due_at"]),
-        claimed_at=float(item.get("claimed_at", 0)),
-        heartbeat_at=float(item.get("heartbeat_at", 0)),
-        ended_at=float(item.get("ended_at", 0)),
-        changes=int(item.get("changes", 0)),
-        since=float(item.get("since", 0)),
-        correlation_id=item.get("correlation_id", ""),
-        tenant=item.get("tenant", ""),
-        task=item.get("task", ""),
-        cancel=item.get("cancel", ""),
-        history=tuple(map(_attempt, item.get("history", ()))),
-        stage=item.get("stage", ""),
-        fraction=float(item.get("fraction", 0)),
-        message=item.get("message", ""),
-        error=item.get("error", ""),
-        artifacts=tuple(item.get("artifacts", ())),
-        grown=bool(item.get("grown", False)),
-        put=int(item.get("put", 0)),
-        passed=_passed(item["passed"]) if "passed" in item else Passed(),
-        counts=_counts(item["counts"]) if "counts" in item else None,
+        **_told(_JOB, item),
     )
-
-
-def _counts(said: Sequence[Any]) -> tuple[int, int, int]:
-    completed, failed, cancelled = map(int, said)
-    return completed, failed, cancelled
-
-
-def _passed(said: Sequence[Any]) -> Passed:
-    parts, completed, failed, cancelled, first = said
-    return Passed(int(parts), (int(completed), int(failed), int(cancelled)), first)
 
 
 def edge_item(parent: str, dependent: str, now: float) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from fleetcap import limits
@@ -73,8 +73,7 @@ class FailureClass(StrEnum):
     """Bad input: it would fail alike every time."""
 
 
-@dataclass(frozen=True, order=True)
-class SlotId:
+class SlotId(NamedTuple):
     """A numbered place of a pool; its text form is `pool/number`."""
 
     pool: str
@@ -97,8 +96,7 @@ class SlotId:
         return cls(pool, int(number))
 
 
-@dataclass(frozen=True, order=True)
-class Lease:
+class Lease(NamedTuple):
     """A slot under one generation: the fencing token. Its text form `pool/number/generation` is RunTask's startedBy.
 
     ECS allows letters, digits, `-`, `/` and `_` there, and nothing else.
@@ -119,8 +117,7 @@ class Lease:
         return cls(SlotId.parse(slot), int(generation))
 
 
-@dataclass(frozen=True, order=True)
-class Holder:
+class Holder(NamedTuple):
     """Who runs a job: one lane of the worker under a lease. Text form `pool/number/generation/lane`."""
 
     lease: Lease
@@ -181,8 +178,8 @@ class Pool:
 
     def under(self, override: Override) -> Pool:
         """The pool as it is configured, but for what was said of it since."""
-        told = ((name, getattr(override, name)) for name in _TOLD)
-        changed = {name: value for name, value in told if value is not None and value != getattr(self, name)}
+        said, stands = vars(override), vars(self)
+        changed = {name: said[name] for name in _TOLD if said[name] is not None and said[name] != stands[name]}
         return replace(self, **changed) if changed else self
 
 
@@ -287,7 +284,7 @@ class Slot:
     used_s: float = 0.0
     cap_version: int = 0
 
-    @cached_property
+    @property
     def lease(self) -> Lease:
         """The fence of whoever acts for this slot now."""
         return Lease(self.id, self.generation)

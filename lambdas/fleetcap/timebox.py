@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
-from typing import Self, TypeVar
+from typing import NamedTuple, Self, TypeVar
 
 from fleetcap import limits
 from fleetcap.ports import Clock
@@ -17,8 +16,7 @@ from fleetcap.ports import Clock
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Timebox:
+class Timebox(NamedTuple):
     """Until when things are begun, in unix seconds: `over_at` by the decider, `spent_at` by the part that this is for.
 
     By default there is no end: people and tests have as long as they like.
@@ -47,16 +45,16 @@ class Timebox:
     @property
     def rest(self) -> Timebox:
         """All that is left to the decider, whatever this part has had."""
-        return replace(self, spent_at=self.over_at)
+        return Timebox(self.clock, self.over_at, self.over_at)
 
     def part(self, of: float) -> Timebox:
         """One of so many equal parts of what is left of this one."""
         now = self.clock.now()
-        return replace(self, spent_at=now + max(self.spent_at - now, 0.0) / of)
+        return Timebox(self.clock, self.over_at, now + max(self.spent_at - now, 0.0) / of)
 
     def within(self, seconds: float) -> Timebox:
         """As much of this one, at most."""
-        return replace(self, spent_at=min(self.spent_at, self.clock.now() + seconds))
+        return Timebox(self.clock, self.over_at, min(self.spent_at, self.clock.now() + seconds))
 
     def allows(self, begun: int) -> bool:
         """Whether another thing is begun after so many. The first is unless it is over: each part makes progress."""

@@ -114,7 +114,7 @@ VALUES: Final[Mapping[str, list[Any]]] = {
     "run": [1, 2],
     "attempt": [1, 2],
     "drawn": [99, 100, 101],
-    "holder": [str(HOLDER), str(replace(HOLDER, lane=1))],
+    "holder": [str(HOLDER), str(HOLDER._replace(lane=1))],
 }
 """What an attribute may be, other than absent."""
 
@@ -420,7 +420,7 @@ class Operations(RuleBasedStateMachine):
 
     @rule(key=names, age=ages, lane=st.integers(0, 1), now=nows)
     def claim(self, key: str, age: int, lane: int, now: float) -> None:
-        self.write(self.table.claim, self.job(key, age), replace(HOLDER, lane=lane), now, self.op())
+        self.write(self.table.claim, self.job(key, age), HOLDER._replace(lane=lane), now, self.op())
 
     @rule(key=names, age=ages, now=nows, fraction=st.sampled_from([0, 0.25, 1 / 3]))
     def heartbeat(self, key: str, age: int, now: float, fraction: float) -> None:
@@ -447,7 +447,7 @@ class Operations(RuleBasedStateMachine):
     @rule(key=names, age=ages, theirs=st.sampled_from([True, True, False]), due_at=nows)
     def requeue(self, key: str, age: int, theirs: bool, due_at: float) -> None:
         known = self.job(key, age)
-        holder = known.holder if known.holder and theirs else replace(HOLDER, lane=2)
+        holder = known.holder if known.holder and theirs else HOLDER._replace(lane=2)
         self.write(self.table.requeue, replace(known, holder=holder), due_at, "error", lapse(known), self.op())
 
     @rule(key=names, age=ages)

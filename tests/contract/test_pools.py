@@ -224,7 +224,7 @@ def test_an_override_says_nothing_of_what_it_does_not_name(world: World) -> None
 
 def test_words_to_a_worker_are_for_its_lease_alone(world: World) -> None:
     (slot,) = world.ready(1)
-    older = replace(slot.lease, generation=slot.generation - 1)
+    older = slot.lease._replace(generation=slot.generation - 1)
     assert not world.table.leave(older, "why")
     assert not world.table.keep(older, True)
     empty = next(each for each in world.slots if not each.held)
@@ -631,7 +631,7 @@ def test_a_spot_warning_takes_the_workers_lanes_out_of_account_and_frees_nothing
 
 def test_a_warning_for_an_earlier_lease_marks_nobody(world: World) -> None:
     (slot,) = world.ready(1)
-    older = replace(slot.lease, generation=slot.generation - 1)
+    older = slot.lease._replace(generation=slot.generation - 1)
     task_state.handle(world.fleet, warned("arn:task/old", older))
     assert not world.held[0].leave
 

@@ -14,7 +14,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any, Final, Protocol
 from urllib.error import HTTPError
 
@@ -307,7 +306,7 @@ def test_senders_that_come_at_once_are_told_of_one_task(world: World) -> None:
 
 def test_another_lease_is_another_task(world: World) -> None:
     lease = a_lease()
-    leases = [lease, a_lease(), replace(lease, generation=lease.generation + 1)]
+    leases = [lease, a_lease(), lease._replace(generation=lease.generation + 1)]
     arns = [world.launch(each) for each in leases]
     assert len(set(arns)) == 3
     assert world.tasks.describe(CLUSTER, arns) == dict.fromkeys(arns, TaskStatus.ALIVE)

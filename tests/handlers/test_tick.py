@@ -230,7 +230,7 @@ def test_trouble_with_one_slot_keeps_neither_orphans_nor_the_queue_waiting(
     clock.sleep(limits.SILENT_S + 1)
     orphaned = queue(fleet, clock, "orphan")
     other = next(slot for slot in fleet.table.slots("default") if not slot.held)
-    assert fleet.table.claim(orphaned, Holder(replace(other.lease, generation=1)), clock.now(), clock.unique())
+    assert fleet.table.claim(orphaned, Holder(other.lease._replace(generation=1)), clock.now(), clock.unique())
 
     def refuse(cluster: str, arns: object) -> dict[str, TaskStatus]:
         raise PermissionError(f"not allowed to describe {arns} in {cluster}")

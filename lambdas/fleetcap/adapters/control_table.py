@@ -7,7 +7,6 @@ success whose first reply was lost, whoever retried: the SDK or the caller.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
@@ -36,8 +35,7 @@ from fleetcap.ports import Log
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """What became of a conditional write. `item`: as it stands now; empty where a refusal met nothing."""
 
     accepted: bool
@@ -105,18 +103,19 @@ class StoredControlTable:
     # --- slots
 
     def bank(self, pool: str, number: int) -> Bank:
-        slots: list[Slot] = []
-        reservations: list[Reservation] = []
+        slots: list[keys.Item] = []
+        reservations: list[keys.Item] = []
         override = _NOTHING_SAID
         for item in self._items.partition(keys.bank_pk(pool, number)):
             sk = item[keys.TABLE_SK]
             if sk.startswith(keys.SLOT_SK):
-                slots += self._legible(self._read.slot, [item])
+                slots.append(item)
             elif sk == keys.POOL_SK:
                 override = self._read.override(item)
             elif sk.startswith(keys.RESERVATION_SK):
-                reservations += self._legible(keys.reservation_from, [item])
-        return Bank(slots, override, reservations)
+                reservations.append(item)
+        legible_slots = list(self._legible(self._read.slot, slots))
+        return Bank(legible_slots, override, list(self._legible(keys.reservation_from, reservations)))
 
     def slots(self, pool: str) -> list[Slot]:
         first = self.bank(pool, 0)

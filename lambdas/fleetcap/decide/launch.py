@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from fleetcap.model import Doubt, LaunchAnswer, Lease, NotStarted, Pool, Started, Unanswered
@@ -48,6 +49,7 @@ def request(pool: Pool, lease: Lease, lease_variable: str, provider: str = "") -
     return json.dumps({**parameters, "count": 1, "overrides": overrides}, separators=(",", ":"), sort_keys=True)
 
 
+@lru_cache(maxsize=1_024)
 def cluster_of(launch: str) -> str:
     """The cluster that a stored request names."""
     return str(json.loads(launch)["cluster"])
