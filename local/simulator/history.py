@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from functools import partial
 from random import Random
 from typing import Any, Final, TypeVar
@@ -90,7 +91,11 @@ CALM_AFTER_S: Final = 200.0
 """How long what was begun in bad times may still be under way."""
 
 IDLE_TICKS_S: Final = 4.5 * limits.TICK_PERIOD_S
-"""How rarely the tick comes while there is nothing for it to do."""
+IDLE_TICKS_LEFT_OUT: Final = 0.9
+"""How rarely the tick comes while there is nothing for it to do: at least once in that time, else one in ten."""
+
+ONLOOKERS_COME: Final = 0.25
+"""How often a tick goes on to tell of what it saw and to sweep: nothing that decides waits for that."""
 
 CANCEL_TRIES: Final = 3
 
@@ -206,7 +211,9 @@ class History:
         self._cap_before = plan.cap
         self._image, self._image_before, self._image_at = "1", "1", BEGAN_AT
         self._events_late_s = self._table_back_at = 0.0
-        self._ticked_at, self._ticked_on, self._cut_off = 0.0, 0, False
+        self._cut_off = False
+        self._got_through: tuple[float, int] | None = None
+        """When the last tick began that got through, and what changes it went by."""
 
     def _hold_to_bounds(self, truth: Truth) -> None:
         """How soon things must happen in a history of this kind."""
@@ -245,7 +252,6 @@ class History:
         """Let go of everything at once: a world is full of cycles, and looking for them takes a tenth of the time."""
         for process in self.world.processes:
             process.abandon()
-            vars(process).clear()
         for part in (self.world, self.truth, self.items, self.ecs, self.intake, self.events, self):
             vars(part).clear()
 
@@ -311,16 +317,20 @@ class History:
             return
         if self._tick_is_idle():
             return
-        self._ticked_at, self._ticked_on, self._cut_off = self.world.now, self.items.changes, False
         self.decider("tick", self._do_tick)
         if not plan.faultless and self._calm_is_far() and self.random.random() < 0.1:  # noqa: PLR2004
             self.world.after(self.random.uniform(0.0, 50.0), partial(self.decider, "tick", self._do_tick))
 
     def _tick_is_idle(self) -> bool:
-        """In good times nothing has changed since a tick got through: of many that do nothing a few will do."""
-        if self._cut_off or self._calm_is_far() or self.plan.live_within_s or self.plan.latency_s > SLOW_S:
+        """Nothing has changed since a tick got through: of many that do nothing a few will do.
+
+        Which, is left to chance: at a rhythm they might meet that of the steps, and leave the same one out each time.
+        """
+        if self._got_through is None or self.plan.live_within_s:
             return False
-        return self.items.changes == self._ticked_on and self.world.now - self._ticked_at < IDLE_TICKS_S
+        began_at, changes = self._got_through
+        recent = self.world.now - began_at < IDLE_TICKS_S
+        return recent and self.items.changes == changes and self.random.random() < IDLE_TICKS_LEFT_OUT
 
     def _calm_is_far(self) -> bool:
         return self.world.now < self.calm_at
@@ -473,8 +483,13 @@ class History:
 
     def _do_tick(self, process: Process) -> None:
         fleet = self.fleet(process)
-        began_at = fleet.clock.now()
+        began_at, went_by = fleet.clock.now(), (self.world.now, self.items.changes)
+        self._cut_off, self._got_through = False, None
         passes = tick.handle(fleet)
+        if passes and not self._cut_off:
+            self._got_through = went_by
+        if self.onlookers_chance.random() > ONLOOKERS_COME:
+            return
         calls = Calls(self, process, self.onlookers_chance)
         table = StoredControlTable(TableItems(calls, self.items), self.read)
         tick.look_on(replace(fleet, table=table, tasks=Ecs(calls, self.ecs, self.truth)), passes, began_at)
@@ -504,7 +519,7 @@ class History:
     def _hear_log(self, process: Process, event: str, **fields: object) -> None:
         detail = fields.get("decision") or fields.get("outcome")
         self.truth.seen[f"log {event} {detail}" if detail else f"log {event}"] += 1
-        self._cut_off |= event == "cut off"
+        self._cut_off |= event in {"cut off", "tick failed"}
         if event == "leaving" and "not ours" not in str(fields["reason"]):
             self.truth.left(process)
         if event == "cap breach":
@@ -667,7 +682,7 @@ class History:
         )
         table = self.table_of(process)
         log = partial(self._hear_log, process)
-        SparedWorker(
+        worker = SparedWorker(
             lease,
             arn,
             settings,
@@ -677,12 +692,15 @@ class History:
             log,
             lambda: process.draining,
             in_vain=partial(self.looks_in_vain, process),
-        ).run()
+        )
+        process.dozes = worker.dozes
+        worker.run()
 
     def looks_in_vain(self, process: Process) -> bool:
         """Whether a look for jobs that took no time would go well now and find none. Draws chance as that look does."""
         now = self.world.now
-        if process.cut_until > now or (self.plan.fault_rate and now < self.calm_at) or self.items.open(QUEUE, 1):
+        in_doubt = process.cut_until > now or (self.plan.fault_rate and now < self.calm_at)
+        if in_doubt or self.items.open(QUEUE, 1):
             return False
         self.chance.random()
         return True
@@ -981,7 +999,14 @@ _to_wire = TypeSerializer().serialize
 
 def _wired(item: keys.Item) -> dict[str, Any]:
     """An item as streams spell it."""
-    return {name: {"S": value} if type(value) is str else _to_wire(value) for name, value in item.items()}
+    return {name: _wire_value(value) for name, value in item.items()}
+
+
+def _wire_value(value: Any) -> Mapping[str, Any]:  # noqa: ANN401 - whatever an item holds
+    """Most are text and numbers, for which the serializer of all types takes ten times as long."""
+    if type(value) is str:
+        return {"S": value}
+    return {"N": str(value)} if type(value) in {int, Decimal} else _to_wire(value)
 
 
 def told(what: object) -> str:

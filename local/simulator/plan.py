@@ -56,10 +56,12 @@ WORKERS_TROUBLES: Final = frozenset(
 )
 LONG: Final = frozenset({Trouble.EVENTS_LATE, Trouble.NO_TICKS, Trouble.BLACKOUT})
 
-JOBS: Final = (*(1,) * 15, *(2,) * 9, *(3,) * 3, 4, 6, 12)
+JOBS: Final = (*(1,) * 30, *(2,) * 18, *(3,) * 6, *(4,) * 3, 6, 6, 12)
 """How many jobs a small history has: what breaks with many mostly breaks with few, and few are quick."""
 
 ALL_SPOT: Final = 9
+STANDS_BY_S: Final = 600.0
+"""For how long workers are kept at most: past every lifetime and every silence of a small history."""
 RARELY: Final = 0.04
 SELDOM: Final = 0.1
 OFTEN: Final = 0.4
@@ -309,7 +311,7 @@ def _word(random: Random, plan: Plan) -> WordAt:
         case Word.CAP:
             return WordAt(word, at, 0.0, random.randint(1, plan.cap + 2))
         case Word.RESERVE | Word.STANDBY:
-            return WordAt(word, at, seconds, random.randint(1, plan.cap))
+            return WordAt(word, at, min(seconds, STANDS_BY_S), random.randint(1, plan.cap))
         case _:
             return WordAt(word, at, seconds)
 

@@ -9,26 +9,30 @@ from worker_image.worker import Worker
 
 
 class SparedWorker(Worker):
-    """An idle worker that is told to stay looks for jobs by the hour. A look that can find nothing is left out here.
+    """A worker that has a lane free looks for jobs by the hour. A look that can find nothing is left out here.
 
     `in_vain` answers whether a look would, at this moment, be answered at once, and that nothing waits. Only what such
-    a look leaves behind is done: when the next one is due. A round in which anything else is due goes its usual way.
+    a look leaves behind is done: when the next one is due.
     """
 
     def __init__(self, *parts: Any, in_vain: Callable[[], bool]) -> None:  # noqa: ANN401 - those of a worker
         super().__init__(*parts)
         self._in_vain = in_vain
 
-    def _pass(self) -> str | None:
-        if self._only_looks() and self._in_vain():
-            self._clock.uniform(0.0, 0.0)  # a look draws at whom of nobody it begins
-            self._look_at = self._clock.now() + self._settings.look_s * self._clock.uniform(0.8, 1.2)
-            return None
-        return super()._pass()
+    def dozes(self) -> float:
+        """For how long it sleeps on, where all that it would wake for is a look in vain; 0 where it has to wake."""
+        if self._lanes or self._claim or self._troubles or self._reason_to_leave() or not self._vouched_for:
+            return 0.0
+        if not self._look_due_at <= self._clock.now() < self._beat_at or not self._looks_in_vain():
+            return 0.0
+        self._look_later()
+        return self._pause()
 
-    def _only_looks(self) -> bool:
-        """Whether this round of the loop looks for jobs and does nothing else."""
-        now = self._clock.now()
-        if self._lanes or self._claim or self._troubles or not self._look_due_at <= now < self._beat_at:
+    def _take_one(self, lane: int, now: float) -> bool:
+        return not self._looks_in_vain() and super()._take_one(lane, now)
+
+    def _looks_in_vain(self) -> bool:
+        if not self._in_vain():
             return False
-        return not self._reason_to_leave()  # as there would be for one that does not serve
+        self._clock.uniform(0.0, 0.0)  # a look draws at whom of nobody it begins
+        return True

@@ -95,6 +95,19 @@ class World:
             self.lines.append(Line(self.now - BEGAN_AT, who, what, outcome))
 
 
+_idle: list[greenlet] = []
+
+
+def _serve(process: Process) -> None:
+    """One process after the other in one greenlet: each new one has the kernel map a stack of Python frames for it."""
+    while True:
+        hub = process.world.hub
+        process.run()
+        _idle.append(getcurrent())
+        del process
+        process = hub.switch()
+
+
 class Process:
     """One running decider or worker: a greenlet with a clock of its own that may be ahead or behind by `skew` seconds.
 
@@ -123,23 +136,32 @@ class Process:
         self._nap = 0
         self._interruptible = False
         self._body = body
-        self._greenlet = greenlet(self._run, parent=world.hub)
+        self.dozes: Callable[[], float] | None = None
+        """Asked where it would wake from a sleep: for how many seconds it sleeps on; 0: it wakes."""
+        self._greenlet: greenlet | None = None
+        """Which one it runs in, from its start to its end."""
+        self._over = False
         world.processes.append(self)
         self.woken_at = world.now
         """Where clocks stand, its clock stands here: at when it last woke."""
         world.at(world.now, self.resume)
 
     def resume(self) -> None:
-        """Let it go on with what it does, now."""
-        self._greenlet.switch()
+        """Let it begin, or go on with what it does, now."""
+        if self._greenlet:
+            self._greenlet.switch()
+        elif not self._over:
+            self._greenlet = _idle.pop() if _idle else greenlet(_serve)
+            self._greenlet.switch(self)
 
     def abandon(self) -> None:
         """Nobody is interested in it any more."""
         self.dead = True
-        if self._greenlet and not self._greenlet.dead:
+        if self._greenlet:
             self._greenlet.throw(Crash)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """All of its life, in its greenlet."""
         returned = False
         try:
             if not self.dead:
@@ -151,6 +173,7 @@ class Process:
             self.world.failure = error
         self.dead = True
         self._ended(returned)
+        self._greenlet, self._over = None, True
 
     def pause(self, seconds: float, interruptible: bool = False) -> None:
         """Let time pass; others act meanwhile. Raises Crash where the process does not live to see the end of it."""
@@ -173,14 +196,17 @@ class Process:
             raise Crash
 
     def _wake(self, nap: int) -> None:
-        if nap != self._nap or self._greenlet.dead:
+        if nap != self._nap or self._greenlet is None:
             return  # woken earlier by something else
         if self.world.now < self.frozen_until and not self.dead:
             if self.frozen_until < FOREVER:
                 self.world.at(self.frozen_until, partial(self._wake, nap))
             return
-        self._nap += 1
         self.woken_at = self.world.now
+        if self.dozes and self._interruptible and not self.dead and (seconds := self.dozes()):
+            self.world.at(self.world.now + seconds, partial(self._wake, nap))
+            return
+        self._nap += 1
         self._greenlet.switch()
 
     def kill(self) -> None:
