@@ -81,17 +81,20 @@ def _stopped(fleet: Fleet, stopped: TaskStopped) -> None:
 
 
 def _gone(fleet: Fleet, lease: Lease, stopped: TaskStopped) -> bool:
-    """Free the slot if the stopped task is the one it records. True once nobody can act under this lease any more."""
+    """Free the slot if the stopped task is the one it records. True once nobody can act under this lease any more.
+
+    What is proven is proven of this lease's task alone: whoever holds the slot by the time that it is looked at, lives.
+    """
     slot = fleet.table.slot(lease.slot)
-    if slot is None or slot.generation != lease.generation:
+    if slot and slot.lease == lease and slot.held and not slot.arn:
+        slot = fleet.resend(slot).slot  # which may find that the slot has been released and leased anew meanwhile
+    if slot is None or slot.lease != lease:
         return slot is not None and slot.generation > lease.generation
     if not slot.held:
         return False  # the generation rises at release: an empty slot at this one was never leased under it
     if not slot.arn:
-        slot = fleet.resend(slot).slot
-    if slot.lease == lease and not slot.arn:
         raise Unresolved(f"ECS does not say yet which task {lease} means")
-    if slot.lease == lease and slot.arn != stopped.arn:
+    if slot.arn != stopped.arn:
         fleet.log("ignore", lease=str(lease), arn=stopped.arn, reason=f"the slot records {slot.arn}")
         return False
     return fleet.settle(slot, TaskStatus.STOPPED, stopped.stop.text) or _moved_on(fleet, lease)

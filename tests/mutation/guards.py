@@ -443,18 +443,23 @@ RULES: Final = (
         4,
         TASK_STATE,
         """    if not slot.arn:
-        slot = fleet.resend(slot).slot
-    if slot.lease == lease and not slot.arn:
         raise Unresolved(f"ECS does not say yet which task {lease} means")
-    if slot.lease == lease and slot.arn != stopped.arn:""",
-        "    if slot.lease == lease and slot.arn and slot.arn != stopped.arn:",
+    if slot.arn != stopped.arn:""",
+        "    if slot.arn and slot.arn != stopped.arn:",
     ),
     Guard(
         "rule 4: an event frees only the task that is recorded",
         4,
         TASK_STATE,
-        "    if slot.lease == lease and slot.arn != stopped.arn:",
+        "    if slot.arn != stopped.arn:",
         "    if False:",
+    ),
+    Guard(
+        "rule 4: an event frees no slot that was leased anew since",
+        4,
+        TASK_STATE,
+        "    if slot is None or slot.lease != lease:",
+        "    if slot is None:",
     ),
     Guard(
         "rule 4: only STOPPED is an end",
