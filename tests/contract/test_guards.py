@@ -317,6 +317,29 @@ def test_a_stopped_task_is_not_believed_to_be_the_launchs_own_until_ecs_says_so(
     assert world.slot() == slot
 
 
+def test_a_slow_event_frees_no_slot_that_was_released_and_leased_anew_between_its_reads(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seed 1404439876: the second read showed another lease with a live task, and that one was taken for the dead."""
+    world.queue()
+    tick.handle(world.fleet(Silent(world.ecs)))
+    lease, (arn,), read = world.slot().lease, world.ecs.arns, world.table.slot
+    world.ecs.ends(arn)
+
+    def overtaken(slot: SlotId) -> Slot | None:
+        found = read(slot)
+        monkeypatch.setattr(world.table, "slot", read)
+        assert world.table.launched(lease, arn, world.clock.now())
+        assert world.table.release(lease, arn, world.clock.now(), "somebody saw it first", 0.0, world.clock.unique())
+        tick.handle(world.fleet())
+        return found
+
+    monkeypatch.setattr(world.table, "slot", overtaken)
+    assert task_state.handle(world.fleet(), stopped(arn, lease)) == {"batchItemFailures": []}
+    assert (world.slot().held, world.slot().arn) == (True, world.ecs.arns[1])
+    assert world.slot().generation > lease.generation
+
+
 def test_the_end_of_another_task_of_the_lease_frees_nothing(world: World) -> None:
     fleet = world.fleet()
     slot = world.ready(fleet)

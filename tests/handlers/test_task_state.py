@@ -10,7 +10,7 @@ import pytest
 
 from fleetcap import limits
 from fleetcap.fleet import Fleet
-from fleetcap.model import Doubt, Holder, Job, JobStatus, Lease, Request, Slot, SlotId, SlotState, Unanswered
+from fleetcap.model import Doubt, Holder, Job, JobStatus, Lease, Request, SlotId, SlotState, Unanswered
 from handlers import task_state
 from tests.fakes import HandClock, HandEcs, Lines
 
@@ -108,33 +108,6 @@ def test_a_task_that_stops_before_its_arn_was_recorded_is_learnt_by_its_token_fi
     assert slot is not None
     assert tasks.calls == [lease, lease]
     assert (slot.state, slot.generation > lease.generation) == (SlotState.EMPTY, True)
-
-
-def test_a_slow_event_frees_no_slot_that_was_released_and_leased_anew_between_its_reads(
-    fleet: Fleet, clock: HandClock, tasks: HandEcs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Seed 1404439876: the second read showed another lease with a live task, and that one was taken for the dead."""
-    job = queue(fleet, clock, "a")
-    tasks.lost = [Unanswered(Doubt.UNKNOWN, "timed out")]
-    fleet.scale(fleet.pools["default"], [job.as_queued], most=1)
-    [lease], [arn] = tasks.calls, tasks.arns
-    tasks.ends(arn)
-    read = fleet.table.slot
-
-    def overtaken(slot: SlotId) -> Slot | None:
-        found = read(slot)
-        monkeypatch.setattr(fleet.table, "slot", read)
-        assert fleet.table.launched(lease, arn, clock.now())
-        assert fleet.table.release(lease, arn, clock.now(), "another decider saw it first", 0.0, clock.unique())
-        fleet.scale(fleet.pools["default"], [job.as_queued], most=1)
-        return found
-
-    monkeypatch.setattr(fleet.table, "slot", overtaken)
-    assert task_state.handle(fleet, stopped(arn, lease)) == {"batchItemFailures": []}
-    slot = fleet.table.slot(lease.slot)
-    assert slot is not None
-    assert slot.lease.generation > lease.generation
-    assert (slot.held, slot.arn) == (True, tasks.arns[1])
 
 
 def test_a_launch_that_still_has_no_answer_is_left_to_a_redelivery(

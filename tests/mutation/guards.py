@@ -455,13 +455,6 @@ RULES: Final = (
         "    if False:",
     ),
     Guard(
-        "rule 4: an event frees no slot that was leased anew since",
-        4,
-        TASK_STATE,
-        "    if slot is None or slot.lease != lease:",
-        "    if slot is None:",
-    ),
-    Guard(
         "rule 4: only STOPPED is an end",
         4,
         EVENTS,
