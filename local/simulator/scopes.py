@@ -9,11 +9,13 @@ from typing import Final
 from fleetcap import keys, limits
 from fleetcap.adapters.control_table import StoredControlTable
 from fleetcap.decide import launch
+from fleetcap.decide.capacity import ON_DEMAND
 from fleetcap.model import Holder, Job, JobStatus, Lease, OnParentFailure, Pool, Queued, Request, Slot, Started
+from local.fargate.tasks import Status
 from local.memory.ecs import MemoryTask
 from local.simulator.exhaust import Budget, Nobody, Scope
 from local.simulator.history import LAUNCH, POOL
-from local.simulator.plan import JobPlan, MessagePlan, Plan, Trouble
+from local.simulator.plan import ALL_SPOT, JobPlan, MessagePlan, Plan, Trouble
 from local.simulator.ports import TableItems
 from local.simulator.world import Process
 
@@ -80,14 +82,17 @@ class WithWorkers(Scope):
             self._start(task)
         return tasks
 
-    def _launched(self, slot: Slot) -> MemoryTask:
+    def _launched(self, slot: Slot, recorded: bool = True) -> MemoryTask:
         table, now = self.table(Nobody(self)), self.world.now
-        request = launch.request(Pool(POOL, self.plan.cap, LAUNCH), slot.lease, keys.ENV_LEASE)
-        table.lease(slot, request, "", 0, now, f"lease-{slot.id.number}")
+        (provider,) = self.plan.providers or [ON_DEMAND]
+        request = launch.request(Pool(POOL, self.plan.cap, LAUNCH), slot.lease, keys.ENV_LEASE, provider)
+        began_at = now if recorded else now - 2 * limits.FRESH_LEASE_S
+        table.lease(slot, request, "", 0, began_at, f"lease-{slot.id.number}", provider=provider)
         answer = self.ecs.run(slot.lease, request)
         if not isinstance(answer, Started):
             raise TypeError(f"a task was to start, not {answer}")
-        table.launched(slot.lease, answer.arn, now)
+        if recorded:
+            table.launched(slot.lease, answer.arn, now)
         return self.ecs.tasks[answer.arn]
 
 
@@ -115,6 +120,26 @@ class StoppedTwice(WithWorkers):
     def _tell(self, task: MemoryTask) -> None:
         super()._tell(task)
         super()._tell(task)
+
+
+class UnrecordedEnds(WithWorkers):
+    """The task of a launch that nobody recorded has stopped. Its event and the tick may both free the slot."""
+
+    title = "the end of an unrecorded launch × the tick × a death"
+    scene = replace(_plan(1, "a"), spot=ALL_SPOT)  # who was refused by Spot is launched on demand at once
+    until_s = 10.0
+    budget = Budget(crashes=1, faults=0, mishaps=1)
+
+    def begin(self) -> None:
+        self.message(0)
+        self.create_slots()
+        self.put_job()
+        task = self._launched(self.table(Nobody(self)).slots(POOL)[0], recorded=False)
+        self.world.due.clear()  # it never runs
+        self.ecs.stopping(task, "TaskFailedToStart", "CannotPullContainerError")
+        self.ecs.advance(task, Status.STOPPED)
+        self.decider("tick", self._do_tick)
+        self.start()
 
 
 class TwoWorkers(WithWorkers):
@@ -178,4 +203,12 @@ class Unseeing(StoredControlTable):
         return []
 
 
-SCOPES: Final[tuple[type[Scope], ...]] = (TwoDeciders, AmbiguousLaunch, StoppedTwice, TwoWorkers, Cancelled, ParentEnds)
+SCOPES: Final[tuple[type[Scope], ...]] = (
+    TwoDeciders,
+    AmbiguousLaunch,
+    StoppedTwice,
+    UnrecordedEnds,
+    TwoWorkers,
+    Cancelled,
+    ParentEnds,
+)

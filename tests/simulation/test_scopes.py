@@ -11,7 +11,14 @@ from fleetcap import keys
 from fleetcap.fleet import Fleet, Resent
 from handlers.publish import Publish
 from local.simulator.exhaust import Budget, Scope, explore
-from local.simulator.scopes import AmbiguousLaunch, ParentEnds, StoppedTwice, TwoDeciders, TwoWorkers
+from local.simulator.scopes import (
+    AmbiguousLaunch,
+    ParentEnds,
+    StoppedTwice,
+    TwoDeciders,
+    TwoWorkers,
+    UnrecordedEnds,
+)
 
 ANYTHING: Final = keys.Condition("anything", "attribute_exists(#pk) OR attribute_not_exists(#pk)")
 
@@ -28,6 +35,7 @@ def within(scope: type[Scope], crashes: int, faults: int) -> type[Scope]:
         within(TwoDeciders, 1, 1),
         within(AmbiguousLaunch, 0, 0),
         within(StoppedTwice, 0, 0),
+        within(UnrecordedEnds, 0, 0),
         within(TwoWorkers, 1, 0),
         within(ParentEnds, 1, 0),
     ],
