@@ -364,8 +364,9 @@ class Truth:
         told = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
         counts = tuple(ended.count(status) for status in told)
         waited_s = self.world.now - run.put_at + 2 * self.skew_s + UNDER_WAY_S
-        if waited_s >= self.parents_limit_s and job.counts != counts:
+        if waited_s >= self.parents_limit_s and (job.counts != counts or not job.grown):
             # It was given up: who ended in the very seconds of that, or before it had grown, counts as one who had not.
+            # Until it has grown there may be elements that nobody put for this run, however those before it ended.
             if job.status is not JobStatus.FAILED or sum(job.counts or ()) != len(mine):
                 raise Violation("ARRAY", f"{job.key} was given up as {job.status} and counts {job.counts}")
             self.cut_short.add(job.key)

@@ -128,6 +128,22 @@ def test_an_array_that_is_given_up_may_miss_who_ended_in_that_very_moment(array:
     assert scene.truth.cut_short == {"a"}
 
 
+def test_an_array_that_is_given_up_before_it_had_put_its_elements_anew_is_cut_short(array: tuple[Scene, Job]) -> None:
+    """Seed 751489304: all elements of the run before had failed, and so all of this one's were taken to have ended."""
+    scene, waiting = array
+    for number, key in enumerate(("a/0", "a/1")):
+        job = scene.table.job(key)
+        assert job
+        scene.claim(job, scene.launch(job, number))
+        scene.end(key, JobStatus.FAILED)
+    assert scene.table.gather(waiting, JobStatus.FAILED, scene.world.now, "array: 2 failed", (0, 2, 0), "op")
+    assert scene.truth.cut_short == set()
+    again = scene.put("a", JobStatus.WAITING, array=2, step=1)
+    scene.later(LIMIT_S)
+    assert scene.table.gather(again, JobStatus.FAILED, scene.world.now, "array: given up", (0, 2, 0), "again")
+    assert scene.truth.cut_short == {"a"}
+
+
 @pytest.mark.parametrize("counts", [(0, 1, 0), (2, 0, 0)])
 def test_an_array_that_is_given_up_counts_every_element_and_does_not_complete(
     array: tuple[Scene, Job], counts: tuple[int, int, int]
