@@ -291,20 +291,21 @@ class Storm:
 
 def depths(client: Client) -> Mapping[str, tuple[int, int]]:
     """How many messages of each queue that deciders read are visible, and how many in somebody's hands."""
-    return {name: _depth(client, f"{name}QueueUrl") for name in ("Intake", "Events")}
+    return {name: depth(client, f"{name}QueueUrl") for name in ("Intake", "Events")}
 
 
 def dead_letters(client: Client) -> Mapping[str, int]:
     """How many messages each dead-letter queue holds."""
-    return {name: sum(_depth(client, f"{name}DeadLetterQueueUrl")) for name in ("Intake", "Events")}
+    return {name: sum(depth(client, f"{name}DeadLetterQueueUrl")) for name in ("Intake", "Events")}
 
 
 def unpublished(client: Client) -> int:
     """How many notes of what the bus did not take lie in their queue."""
-    return sum(_depth(client, "UnpublishedQueueUrl"))
+    return sum(depth(client, "UnpublishedQueueUrl"))
 
 
-def _depth(client: Client, output: str) -> tuple[int, int]:
+def depth(client: Client, output: str) -> tuple[int, int]:
+    """How many messages of a queue wait, and how many somebody has taken and not deleted yet."""
     names = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
     answer = client.sqs.get_queue_attributes(QueueUrl=client.outputs[output], AttributeNames=list(names))
     visible, taken = (int(answer["Attributes"][name]) for name in names)
