@@ -160,8 +160,7 @@ class Worker:
         Later and later, while it fails: each call that fails is a line of the log, and a load on what is in trouble.
         """
         name = step.__name__, lane
-        trouble = self._troubles.get(name)
-        if trouble and self._clock.now() < trouble.again_at:
+        if self._clock.now() < self._again_at(*name):
             return
         try:
             step(*args)

@@ -85,7 +85,7 @@ class Fleet:
 
     def within(self, box: Timebox) -> Fleet:
         """The same, for as long as that."""
-        return Fleet(self.pools, self.table, self.tasks, self.clock, self.log, box)
+        return replace(self, box=box)
 
     # --- capacity
 

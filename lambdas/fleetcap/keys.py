@@ -342,12 +342,9 @@ def _request(text: str) -> Request:
     return stored.known(Request, said)
 
 
-_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
-
-
 def _request_text(request: Request) -> str:
     """Every write of a job pays by its size."""
-    return _COMPACT.encode(stored.told(request))
+    return json.dumps(stored.told(request), separators=(",", ":"))
 
 
 def _attempt_item(attempt: Attempt) -> dict[str, Any]:
