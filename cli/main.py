@@ -15,7 +15,6 @@ import typer
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
-from cli import demo as demo_story
 from cli import faults, jobs, pools, rejects
 from cli.artifacts import get
 from cli.calls import calls
@@ -51,6 +50,8 @@ def demo(
     picture: Annotated[Path | None, typer.Option(help="Save the view at its busiest moment as an SVG.")] = None,
 ) -> None:
     """Run a burst of real files through the exact cap, and verify every result."""
+    from cli import demo as demo_story  # and with it half of what there is: other commands start without
+
     plan = demo_story.Plan(
         jobs, cap, cold_start_s, reads, files or [], state() / "demo", Path("demo-out"), timeout_s, picture
     )
@@ -60,6 +61,8 @@ def demo(
 @app.command(hidden=True)
 def prepare() -> None:
     """Synthesize what the demo deploys by default, so that the first demo finds it made."""
+    from cli import demo as demo_story
+
     Synth(demo_story.config(DEMO_CAP), os.environ).assembly()
 
 

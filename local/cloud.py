@@ -28,7 +28,6 @@ from typing import IO, Any, Final, NamedTuple, Self
 
 import boto3
 import psutil
-import trustme
 import urllib3
 from botocore.config import Config
 
@@ -198,6 +197,8 @@ class Cloud:
 
     def _certificates(self) -> Path:
         """A fresh authority and a server certificate for the loopback address."""
+        import trustme  # whose cryptography takes as long to load as all else that is needed to reach a cloud
+
         tls = self.directory / "tls"
         shutil.rmtree(tls, ignore_errors=True)
         tls.mkdir(mode=0o700)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
+import botocore.session
 import pytest
+from botocore.loaders import create_loader
 from moto import mock_aws
 
 from fleetcap.adapters.dynamo import DynamoControlTable
 from fleetcap.fleet import Fleet
 from tests.fakes import HandClock, HandEcs, Lines, make_fleet, moto_table
+
+# Each session of botocore reads its megabytes of service models anew, which takes longer than most tests do.
+vars(botocore.session)["create_loader"] = cache(create_loader)
 
 TESTS: Final = Path(__file__).parent
 LONGEST_FIRST: Final = (

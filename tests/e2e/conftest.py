@@ -74,7 +74,7 @@ class Stage:
         """The job of a key."""
         return self.client.table.job(key)
 
-    def until(self, holds: Callable[[], object], what: str, within_s: float = 300, every_s: float = 0.1) -> None:
+    def until(self, holds: Callable[[], object], what: str, within_s: float = 300, every_s: float = 0.25) -> None:
         """Wait until something holds; fail with `what` otherwise."""
         give_up_at = time.monotonic() + within_s
         while not holds():
@@ -91,7 +91,7 @@ class Stage:
             pending.difference_update(key for key, job in found.items() if job.ended)
             return not pending
 
-        self.until(ended, f"jobs ended: {sorted(pending)[:5]} …", within_s, every_s=0.3)
+        self.until(ended, f"jobs ended: {sorted(pending)[:5]} …", within_s, every_s=0.5)
         found = self.client.table.jobs(sorted(set(keys)))
         return [found[key] for key in keys]
 
