@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,9 @@ from tests.fakes import HandClock, HandEcs, Lines, make_fleet, moto_table
 
 # Each session of botocore reads its megabytes of service models anew, which takes longer than most tests do.
 vars(botocore.session)["create_loader"] = cache(create_loader)
+
+# Half of the time in which the CDK makes templates is its own look at them; the test of its CLI leaves that in.
+os.environ["CDK_VALIDATION"] = "false"
 
 TESTS: Final = Path(__file__).parent
 LONGEST_FIRST: Final = (

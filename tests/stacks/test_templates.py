@@ -6,8 +6,6 @@ import json
 import re
 
 import pytest
-from cfnlint.api import lint_file  # type: ignore[import-untyped]
-from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
 from syrupy.assertion import SnapshotAssertion
 from syrupy.extensions.json import JSONSnapshotExtension
 
@@ -26,6 +24,10 @@ def test_a_template_is_as_reviewed(stack: str, stacks: Synthesized, snapshot: Sn
 
 @pytest.mark.parametrize("stack", STACKS)
 def test_cfn_lint_has_nothing_to_say(stack: str, stacks: Synthesized) -> None:
+    # Here, as it takes as long to load as most other modules together.
+    from cfnlint.api import lint_file  # type: ignore[import-untyped]
+    from cfnlint.config import ManualArgs  # type: ignore[import-untyped]
+
     (path,) = stacks.directory.glob(f"*-{stack}.template.json")
 
     findings = lint_file(path, ManualArgs(regions=["us-east-1", "eu-central-1"], ignore_checks=list(ACCEPTED_FINDINGS)))
