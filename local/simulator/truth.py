@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
@@ -131,7 +131,8 @@ class Truth:
     begun_for: dict[Lease, str] = field(default_factory=dict)
     """For which job each launch was begun, until its worker takes its first."""
     passed_by_at: dict[str, float] = field(default_factory=dict)
-    """When the job came that took the worker on which this one counted."""
+    """When whoever brought the worker came on which this one counts, where another took its own; or when the next tick
+    begins one for it, where the other had none to give."""
     pick_up_bound_s: float = 0.0
     """How late a first claim may come; 0: not judged."""
     live_within_s: float = 0.0
@@ -254,7 +255,7 @@ class Truth:
         owner = self.owners[job.key] = Owner(author, job.holder, job.attempt)
         self.world.after(BEGINS_WITHIN_S, partial(self._must_have_begun, job.key, owner, self.world.now))
         self._in_order(job.key, "claimed")
-        self._take_over(job.key, job.holder.lease)
+        self._take_over(job, job.holder.lease)
         waited_s = self.world.now - max(self.runs[job.key][-1].runnable_at, self.passed_by_at.get(job.key, 0.0))
         if job.attempt == 1 and self.pick_up_bound_s and waited_s > self.pick_up_bound_s:
             raise Violation("LIVE", f"{job.key} was picked up after {waited_s:.0f} s beside free slots")
@@ -264,13 +265,21 @@ class Truth:
         if worker := self.workers.get(author):
             worker.busy += 1
 
-    def _take_over(self, key: str, lease: Lease) -> None:
-        """A job that came later takes the worker that was begun for another: that one has the worker of this one."""
-        other, came_at = self.begun_for.pop(lease, key), self.runs[key][-1].put_at
-        if other == key or other in self.owners or self.runs[other][-1].put_at > came_at:
-            return
-        self.passed_by_at[other] = came_at
-        self.begun_for.update((mine, other) for mine, whose in list(self.begun_for.items()) if whose == key)
+    def _take_over(self, job: Job, lease: Lease) -> None:
+        """Who takes the worker that was begun for another leaves that one its own, which may have come from a third."""
+        other = self.begun_for.pop(lease, job.key)
+        if other != job.key and other not in self.owners:
+            came_at = max(self.runs[job.key][-1].put_at, self.passed_by_at.get(job.key, 0.0))
+            self.passed_by_at[other] = max(self.passed_by_at.get(other, 0.0), came_at)
+            self.begun_for.update((mine, other) for mine, whose in list(self.begun_for.items()) if whose == job.key)
+        if job.attempt > 1 and self.pick_up_bound_s:
+            self._leave_to_the_tick(self.begun_for.values())
+
+    def _leave_to_the_tick(self, served: Collection[str]) -> None:
+        """A job that is tried again has the worker that was free. Who was to have it learns of that from nobody."""
+        for key, runs in self.runs.items():
+            if key not in served and runs[-1].status is JobStatus.QUEUED and not self.attempts.get(key):
+                self.passed_by_at[key] = self.world.now + limits.TICK_PERIOD_S
 
     def _must_have_begun(self, key: str, owner: Owner, claimed_at: float) -> None:
         """A claim that its worker never learns of would wait for as long as that worker lives."""

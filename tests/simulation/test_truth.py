@@ -16,6 +16,7 @@ from local.simulator.ports import WatchedItems
 from local.simulator.shrink import closed
 from local.simulator.truth import UNDER_WAY_S, Truth, Violation
 from local.simulator.world import Process, World
+from tests.examples import lapse
 
 POOL: Final = Pool("default", 1, {})
 FAIL: Final = OnParentFailure.FAIL
@@ -66,6 +67,14 @@ class Scene:
     def claim(self, job: Job, lease: Lease) -> None:
         """That worker takes it."""
         assert self.table.claim(job, Holder(lease), self.world.now, f"claim {job.key}")
+
+    def try_again(self, job: Job, lease: Lease) -> Job:
+        """Its attempt there ends without a result, and it waits for the next; the job as it is then."""
+        running = replace(job, status=JobStatus.RUNNING, attempt=job.attempt + 1, holder=Holder(lease))
+        assert self.table.requeue(running, self.world.now, "internal: no child", lapse(running), f"again {job.key}")
+        found = self.table.job(job.key)
+        assert found
+        return found
 
     def later(self, seconds: float) -> None:
         self.world.now += seconds
@@ -282,6 +291,55 @@ def test_a_job_that_is_passed_by_twice_counts_on_the_last_ones_worker() -> None:
         scene.claim(waits[-1], workers[-2])
     scene.later(99.0)
     scene.claim(waits[0], workers[2])
+
+
+def test_a_job_whose_worker_goes_to_one_that_was_passed_by_itself_counts_on_that_ones_worker() -> None:
+    scene = Scene()
+    scene.truth.pick_up_bound_s = 100.0
+    first = scene.put("first")
+    mine = scene.launch(first, 0)
+    second = scene.put("second")
+    its = scene.launch(second, 1)
+    scene.later(60.0)
+    better = scene.put("better")
+    new = scene.launch(better, 2)
+    scene.claim(better, its)
+    scene.claim(second, mine)
+    scene.later(99.0)
+    scene.claim(first, new)
+
+
+@pytest.mark.parametrize("waited_s", [159.0, 161.0])
+def test_a_job_whose_free_worker_goes_to_one_that_is_tried_again_waits_for_the_next_tick(waited_s: float) -> None:
+    scene = Scene()
+    scene.truth.pick_up_bound_s = 100.0
+    failed = scene.put("failed")
+    free = scene.launch(failed, 0)
+    scene.claim(failed, free)
+    again = scene.try_again(failed, free)
+    waits = scene.put("waits")
+    scene.claim(again, free)
+    scene.later(waited_s)
+    if waited_s < 100.0 + limits.TICK_PERIOD_S:
+        scene.claim(waits, Lease(SlotId("default", 1), 1))
+    else:
+        with pytest.raises(Violation, match="waits was picked up after"):
+            scene.claim(waits, Lease(SlotId("default", 1), 1))
+
+
+def test_a_job_with_a_launch_of_its_own_is_not_excused_by_one_that_is_tried_again() -> None:
+    scene = Scene()
+    scene.truth.pick_up_bound_s = 100.0
+    failed = scene.put("failed")
+    free = scene.launch(failed, 0)
+    scene.claim(failed, free)
+    again = scene.try_again(failed, free)
+    served = scene.put("served")
+    own = scene.launch(served, 1)
+    scene.claim(again, free)
+    scene.later(101.0)
+    with pytest.raises(Violation, match="served was picked up after 101 s"):
+        scene.claim(served, own)
 
 
 def test_a_job_whose_own_launch_was_forgotten_is_not_excused_by_others_with_theirs() -> None:
