@@ -57,7 +57,7 @@ from local.simulator.ports import (
     WatchedItems,
 )
 from local.simulator.rounds import SparedWorker
-from local.simulator.truth import CONFIGURED_WITHIN_S, Truth, Violation, Worker
+from local.simulator.truth import CONFIGURED_WITHIN_S, LANDS_WITHIN_S, Truth, Violation, Worker
 from local.simulator.world import BEGAN_AT, FOREVER, Crash, Line, Process, World
 from worker_image.worker import Settings
 
@@ -982,7 +982,7 @@ class Calls:
     def _later(self, what: object, effect: Callable[[], object]) -> None:
         """The request is still under way, whatever becomes of the caller."""
         chance = self._chance
-        seconds = chance.choice((1.0, 5.0, 30.0, 120.0)) * chance.random()
+        seconds = chance.choice((1.0, 5.0, 30.0, LANDS_WITHIN_S)) * chance.random()
         self.process.world.after(seconds, partial(self._land, what, effect))
 
     def _land(self, what: object, effect: Callable[[], object]) -> None:

@@ -22,6 +22,8 @@ CONFIGURED_WITHIN_S: Final = 300.0
 UNDER_WAY_S: Final = 75.0
 """How long the write of a run's end may be under way. A message that is sent meanwhile joins that run, but should SQS
 deliver it once more, its time lies after the end as written: it may get a run of its own then."""
+LANDS_WITHIN_S: Final = 120.0
+"""A write that is under way whatever becomes of its author has landed by then."""
 
 
 BEGINS_WITHIN_S: Final = 240.0
@@ -372,8 +374,7 @@ class Truth:
         ended += [JobStatus.CANCELLED for key in mine if key not in self.runs and self._never_to_be_put(key)]
         told = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
         counts = tuple(ended.count(status) for status in told)
-        waited_s = self.world.now - run.put_at + 2 * self.skew_s + UNDER_WAY_S
-        if waited_s >= self.parents_limit_s and (job.counts != counts or not job.grown):
+        if self._waited_s(job) >= self.parents_limit_s and (job.counts != counts or not job.grown):
             # It was given up: who ended in the very seconds of that, or before it had grown, counts as one who had not.
             # Until it has grown there may be elements that nobody put for this run, however those before it ended.
             if job.status is not JobStatus.FAILED or sum(job.counts or ()) != len(mine):
@@ -439,9 +440,7 @@ class Truth:
             if fatal:  # else that parent runs anew, or has done so, and was waited for once more
                 self._in_time(job.key, run, [min(fatal)])
             return
-        # It waits from when its put was begun, which was after its message and may have landed minutes later.
-        begun_at = min(run.put_at, max([job.queued_at, *self.sent.get(job.key, ())[:1]]))
-        waited_s = self.world.now - begun_at + 2 * self.skew_s + UNDER_WAY_S
+        waited_s = self._waited_s(job)
         if waited_s < self.parents_limit_s and not self._in_a_circle(job.key):
             raise Violation("ORDER", f"{job.key} was given up after {waited_s:.0f} s: {job.error}")
 
@@ -453,9 +452,16 @@ class Truth:
             look += fresh
         return key in above
 
+    def _waited_s(self, job: Job, since: float = 0.0) -> float:
+        """For how long it waits, at most. Its put was begun after its message, and may have landed minutes later."""
+        put_at = self.runs[job.key][-1].put_at
+        earliest = put_at - limits.DECIDER_TIMEOUT_S - LANDS_WITHIN_S
+        begun_at = min(put_at, max(job.queued_at, earliest, *self.sent.get(job.key, [0.0])[:1]))
+        return self.world.now - max(begun_at, since) + 2 * self.skew_s + UNDER_WAY_S
+
     def _overdue(self, job: Job) -> None:
         slack_s = 2 * self.skew_s + UNDER_WAY_S
-        waited_s = self.world.now - max(self.runs[job.key][-1].put_at, job.due_at) + slack_s
+        waited_s = self._waited_s(job, job.due_at)
         came_at = max((at for at in self.ready if at <= self.world.now - UNDER_WAY_S), default=0.0)
         starved_s = self.world.now - came_at + slack_s  # a worker that comes while the end is written comes too late
         starved = 0 < self.dispatch_deadline_s < min(waited_s, starved_s)

@@ -40,13 +40,14 @@ class Scene:
     def put(
         self, key: str, status: JobStatus = JobStatus.QUEUED, queued_at: float | None = None, **request: object
     ) -> Job:
-        """A run begins now, after the one before if there is one."""
+        """A run begins now, after the one before if there is one; its put was begun then."""
         self.truth.sent.setdefault(key, []).append(self.world.now)
         before = self.table.job(key)
         asked = replace(Request("s3://bucket/{index}.bam", "bam"), **request)  # type: ignore[arg-type]
+        begun_at = self.world.now if queued_at is None else queued_at
         job = Job(
             key, before.run + 1 if before else 1, status, "default", 5, asked,
-            queued_at=self.world.now if queued_at is None else queued_at, due_at=self.world.now,
+            queued_at=begun_at, due_at=begun_at,
         )  # fmt: skip
         assert self.table.put(job, before, f"put {key} {job.run}")
         return job
@@ -153,6 +154,18 @@ def test_an_array_that_is_given_up_before_it_had_put_its_elements_anew_is_cut_sh
     assert scene.truth.cut_short == {"a"}
 
 
+def test_the_limit_of_an_array_counts_from_when_its_put_was_begun_though_it_landed_late(scene: Scene) -> None:
+    """Seed 1726685726: a part whose intake died landed a hundred seconds later, and was given up in time."""
+    scene.truth.elements = {"a": ["a/0", "a/1"]}
+    began_at = scene.world.now
+    scene.truth.sent["a"] = [began_at]
+    scene.later(110.0)
+    waiting = scene.put("a", JobStatus.WAITING, queued_at=began_at, array=2, step=1)
+    scene.later(LIMIT_S - 110.0)
+    assert scene.table.gather(waiting, JobStatus.FAILED, scene.world.now, "array: given up", (0, 2, 0), "op")
+    assert scene.truth.cut_short == {"a"}
+
+
 @pytest.mark.parametrize("counts", [(0, 1, 0), (2, 0, 0)])
 def test_an_array_that_is_given_up_counts_every_element_and_does_not_complete(
     array: tuple[Scene, Job], counts: tuple[int, int, int]
@@ -231,6 +244,27 @@ def test_a_worker_that_came_in_good_time_saves_a_job_from_its_deadline(scene: Sc
     scene.truth.ready.append(scene.world.now - 1.1 * UNDER_WAY_S)
     with pytest.raises(Violation, match="DEADLINE: a was given up"):
         scene.end("a", JobStatus.FAILED, "capacity: none")
+
+
+def test_a_wait_in_the_queue_counts_from_when_the_put_was_begun_though_it_landed_late(scene: Scene) -> None:
+    scene.truth.waiting_limit_s = LIMIT_S
+    began_at = scene.world.now
+    scene.truth.sent["a"] = [began_at]
+    scene.later(110.0)
+    scene.put("a", queued_at=began_at)
+    scene.later(LIMIT_S - 110.0)
+    scene.end("a", JobStatus.FAILED, "capacity: it has waited for as long as it may")
+
+
+def test_a_run_that_bears_the_age_of_one_long_before_is_given_up_too_early(scene: Scene) -> None:
+    """No put is under way for longer than its decider may take and its write."""
+    scene.truth.waiting_limit_s = LIMIT_S
+    first = scene.put("a")
+    scene.end("a", JobStatus.CANCELLED)
+    scene.later(2 * LIMIT_S)
+    scene.put("a", queued_at=first.queued_at)
+    with pytest.raises(Violation, match="DEADLINE: a was given up after 255 s"):
+        scene.end("a", JobStatus.FAILED, "capacity: it has waited for as long as it may")
 
 
 # --- shrinking
