@@ -6,7 +6,6 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -92,7 +91,7 @@ def test_an_idle_tick_reads_and_logs_what_the_page_says(
     monkeypatch.setattr(handlers.log._logger.registered_handler, "stream", written)
     monkeypatch.setattr(handlers.log, "_NAMESPACE", "Fleetcap/test")
     clock = HandClock()
-    fleet = replace(make_fleet(table, cap=16), clock=clock, log=handlers.log.log)
+    fleet = make_fleet(table, cap=16)._replace(clock=clock, log=handlers.log.log)
     tick.handle(fleet)
     clock.sleep(limits.QUIET_S + 1)
     written.truncate(0)

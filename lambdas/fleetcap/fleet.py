@@ -6,7 +6,7 @@ Each step may run twice, late or not at all: what one decider leaves undone, the
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import NamedTuple, TypeVar
 
 from fleetcap import jobs, keys, limits, pools
@@ -34,8 +34,7 @@ from fleetcap.timebox import Timebox
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Standing:
+class Standing(NamedTuple):
     """A pool as it is to be now, and the slots of those of its `banks` that were read: a `share` of all there are."""
 
     pool: Pool
@@ -54,7 +53,7 @@ class Standing:
         if len(banks) == len(self.banks):
             return self
         slots = [slot for slot in self.slots if slot.id.bank in banks]
-        return replace(self, slots=slots, share=self.share * len(banks) / len(self.banks), banks=tuple(banks))
+        return self._replace(slots=slots, share=self.share * len(banks) / len(self.banks), banks=tuple(banks))
 
 
 class Resent(NamedTuple):
@@ -64,8 +63,7 @@ class Resent(NamedTuple):
     answer: LaunchAnswer | None = None
 
 
-@dataclass(frozen=True)
-class Fleet:
+class Fleet(NamedTuple):
     """The pools, and the ports through which they are moved; within a `box` of time, without one to the end.
 
     What a step leaves undone as the time is spent, it logs or leaves to be found.
@@ -85,7 +83,7 @@ class Fleet:
 
     def within(self, box: Timebox) -> Fleet:
         """The same, for as long as that."""
-        return replace(self, box=box)
+        return self._replace(box=box)
 
     # --- capacity
 

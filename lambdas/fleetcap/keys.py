@@ -15,10 +15,10 @@ import json
 import re
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import lru_cache, wraps
-from typing import Any, Final, TypeVar
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple, TypeVar
 
 from fleetcap import limits, stored
 from fleetcap.model import (
@@ -456,14 +456,16 @@ def running_from(item: Item) -> Running:
 
 # --- conditional writes
 
+NONE: Final[Mapping[str, Any]] = MappingProxyType({})
+"""Neither values nor additions."""
 
-@dataclass(frozen=True)
-class Condition:
+
+class Condition(NamedTuple):
     """A named guard: an expression and its values. A compound one knows its clauses, so that each can be told apart."""
 
     name: str
     expression: str
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, Any] = NONE
     clauses: tuple[Condition, ...] = ()
 
     def __and__(self, other: Condition) -> Condition:
@@ -475,8 +477,7 @@ class Condition:
         )
 
 
-@dataclass(frozen=True)
-class Put:
+class Put(NamedTuple):
     """One conditional put of one whole item. `name` is the operation's, as in `docs/exactness.md`."""
 
     name: str
@@ -499,8 +500,7 @@ class Put:
         return self.condition.values
 
 
-@dataclass(frozen=True)
-class Write:
+class Write(NamedTuple):
     """One conditional update of one item. `name` is the operation's, as in `docs/exactness.md`."""
 
     name: str
@@ -509,7 +509,7 @@ class Write:
     sets: Mapping[str, Any]
     removes: Sequence[str] = ()
     add_strike: bool = False
-    adds: Mapping[str, int] = field(default_factory=dict)
+    adds: Mapping[str, int] = NONE
     """What is added to attributes; that they are there is for the condition to see."""
 
     @property
@@ -898,7 +898,7 @@ def gather_write(array: Job, status: JobStatus, now: float, error: str, counts: 
     """WAITING → COMPLETED | FAILED for an array whose elements have all ended."""
     ended = finish_write(array, status, now, error, (), op)
     sets = {**ended.sets, "counts": list(counts)}
-    return replace(ended, name="gather", condition=run_waiting(array.run), sets=sets)
+    return ended._replace(name="gather", condition=run_waiting(array.run), sets=sets)
 
 
 def claim_write(queued: Job, holder: Holder, now: float, op: str, task: str = "") -> Write:

@@ -252,7 +252,8 @@ class History:
         """Let go of everything at once: a world is full of cycles, and looking for them takes a tenth of the time."""
         for process in self.world.processes:
             process.abandon()
-        for part in (self.world, self.truth, self.items, self.ecs, self.intake, self.events, self):
+        whole = (self.world, self.truth, self.items, self.ecs, self.intake, self.events, self)
+        for part in (*self.world.processes, *whole):
             vars(part).clear()
 
     # --- the course of things
@@ -492,7 +493,7 @@ class History:
             return
         calls = Calls(self, process, self.onlookers_chance)
         table = StoredControlTable(TableItems(calls, self.items), self.read)
-        tick.look_on(replace(fleet, table=table, tasks=Ecs(calls, self.ecs, self.truth)), passes, began_at)
+        tick.look_on(fleet._replace(table=table, tasks=Ecs(calls, self.ecs, self.truth)), passes, began_at)
 
     def _take_in(self, process: Process, records: list[dict[str, Any]]) -> dict[str, Any]:
         caller = self.caller(process)

@@ -169,7 +169,7 @@ def test_a_ceiling_lets_the_elements_of_an_accepted_array_in(fleet: Fleet, intak
 
 
 def a_pool_with_a_ceiling(fleet: Fleet) -> Fleet:
-    return replace(fleet, pools={"default": replace(fleet.pools["default"], active_jobs_max=1)})
+    return fleet._replace(pools={"default": replace(fleet.pools["default"], active_jobs_max=1)})
 
 
 def test_elements_wait_for_what_the_array_depends_on(intake: Intake, fleet: Fleet, clock: HandClock) -> None:

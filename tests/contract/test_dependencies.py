@@ -274,7 +274,7 @@ def test_the_tick_gives_up_on_a_parent_that_does_not_come(fleet: Fleet, intake: 
 
 
 def test_a_pools_own_limit_counts(fleet: Fleet, cache: FakeCache, clock: HandClock) -> None:
-    brief = replace(fleet, pools={"default": replace(fleet.pools["default"], parents_limit_s=60.0)})
+    brief = fleet._replace(pools={"default": replace(fleet.pools["default"], parents_limit_s=60.0)})
     Intake(brief, cache, FakeRejects(), frozenset(), FakeRechecks()).handle(batch(clock, child("c", "p")))
     clock.sleep(61)
     tick.handle(brief)
@@ -360,7 +360,7 @@ def test_a_job_that_changes_each_time_is_left_to_the_next_who_looks(
 
 
 def test_waiting_for_parents_is_not_waiting_for_capacity(intake: Intake, fleet: Fleet, clock: HandClock) -> None:
-    patient = replace(fleet, pools={"default": replace(fleet.pools["default"], waiting_limit_s=60.0)})
+    patient = fleet._replace(pools={"default": replace(fleet.pools["default"], waiting_limit_s=60.0)})
     intake.handle(batch(clock, message("p"), child("c", "p")))
     clock.sleep(50)
     end(patient, clock, "p")
@@ -377,7 +377,7 @@ def test_where_tenants_share_a_job_draws_its_place_when_it_can_run_and_not_befor
     intake: Intake, fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = replace(fleet.pools["default"], fair_shares=True)
-    fair = replace(intake, fleet=replace(fleet, pools={"default": shared}))
+    fair = replace(intake, fleet=fleet._replace(pools={"default": shared}))
     draw, drawn = fleet.table.draw, []
 
     def watched(pool: Pool, priority: int, wanted: Mapping[str, int], now: float) -> dict[str, list[int]]:

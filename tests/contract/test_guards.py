@@ -137,7 +137,7 @@ def test_a_job_that_was_claimed_since_the_index_was_read_is_not_given_up(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = world.queue()
-    limited = replace(world.fleet(), pools={"default": Pool("default", 1, LAUNCH, waiting_limit_s=60.0)})
+    limited = world.fleet()._replace(pools={"default": Pool("default", 1, LAUNCH, waiting_limit_s=60.0)})
     world.clock.sleep(61)
     holder = Holder(Lease(SlotId("default", 0), int(world.clock.now()) + 1))
     assert world.table.claim(job, holder, world.clock.now(), "claim")
@@ -149,7 +149,7 @@ def test_a_job_that_was_claimed_since_the_index_was_read_is_not_given_up(
 def test_a_job_is_not_given_up_beside_a_worker_that_came_since_the_tick_read_the_slots(world: World) -> None:
     world.queue()
     pool = Pool("default", 2, LAUNCH, dispatch_deadline_s=600.0)
-    starving = replace(world.fleet(), pools={"default": pool})
+    starving = world.fleet()._replace(pools={"default": pool})
     world.ecs.capacity = OUT_OF_CAPACITY
     world.ticks(starving, 600.0)
     world.ecs.capacity = None
@@ -446,7 +446,7 @@ class Turning(HandClock):
 
 def test_another_pool_comes_first_each_minute(world: World) -> None:
     """A tick may be ended at its minute, and where each pool takes long it always is."""
-    fleet = replace(world.fleet(), pools={name: Pool(name, 1, LAUNCH) for name in "abc"})
+    fleet = world.fleet()._replace(pools={name: Pool(name, 1, LAUNCH) for name in "abc"})
     began_with = []
     for _ in fleet.pools:
         began_with.append(tick.handle(fleet)[0].standing.pool.name)
@@ -813,7 +813,7 @@ def in_every_state(world: World, fleet: Fleet) -> None:
 )
 def test_a_job_that_cannot_be_read_keeps_no_step_of_the_tick_from_the_others(world: World, wrong: Any) -> None:
     pool = Pool("default", 1, LAUNCH, waiting_limit_s=60.0)
-    fleet = replace(world.fleet(), pools={"default": pool})
+    fleet = world.fleet()._replace(pools={"default": pool})
     in_every_state(world, fleet)
     for key in ("orphan/a", "late/a", "waiting/a"):
         world.rewrite(keys.job_key(key), **wrong)

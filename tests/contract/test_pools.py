@@ -470,7 +470,7 @@ def in_part(small: World, monkeypatch: pytest.MonkeyPatch) -> Fleet:
 
     table = StoredControlTable(small.table._items)
     monkeypatch.setattr(table, "bank", slowly)
-    return replace(small.fleet, table=table, box=Timebox.begin(small.clock))
+    return small.fleet._replace(table=table, box=Timebox.begin(small.clock))
 
 
 def test_who_stays_is_not_decided_by_a_part_of_the_slots(small: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,7 @@ class World:
     def change(self, **knobs: Any) -> None:
         """The pool as a deployment makes it anew."""
         pools = {name: replace(pool, **knobs) for name, pool in self.fleet.pools.items()}
-        self.fleet = replace(self.fleet, pools=pools)
+        self.fleet = self.fleet._replace(pools=pools)
 
     def slots(self, pool: str = "default") -> list[Slot]:
         return [slot for slot in self.fleet.table.slots(pool) if slot.held]

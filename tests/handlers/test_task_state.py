@@ -185,7 +185,7 @@ def test_however_slow_the_calls_some_event_of_a_batch_is_settled_and_the_rest_co
     fleet: Fleet, clock: HandClock, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pool = replace(fleet.pools["default"], cap=6)
-    fleet = replace(fleet, pools={"default": pool})
+    fleet = fleet._replace(pools={"default": pool})
     records = []
     for number in range(6):
         job = queue(fleet, clock, f"{number}")

@@ -155,7 +155,7 @@ def test_missing_is_proof_only_after_more_than_an_hour_without_a_break(
 def test_a_lowered_cap_retires_slots_and_a_raised_one_takes_them_back(fleet: Fleet) -> None:
     tick.handle(fleet)
     pools = fleet.pools
-    tick.handle(replace(fleet, pools={"default": replace(pools["default"], cap=1)}))
+    tick.handle(fleet._replace(pools={"default": replace(pools["default"], cap=1)}))
     assert [slot.retire for slot in fleet.table.slots("default")] == [False, True]
     tick.handle(fleet)
     assert [slot.retire for slot in fleet.table.slots("default")] == [False, False]
@@ -186,7 +186,7 @@ def test_one_pools_trouble_does_not_stop_the_others(
     broken = Pool("broken", 1, {"cluster": "no container named here"})
     queued = queue(fleet, clock, "a")
     assert fleet.table.put(replace(queued, key="b", pool="broken"), None, clock.unique())
-    tick.handle(replace(fleet, pools={"broken": broken, **fleet.pools}))
+    tick.handle(fleet._replace(pools={"broken": broken, **fleet.pools}))
     assert [line["pool"] for line in lines.of("tick failed")] == ["broken"]
     assert len(tasks.calls) == 1
 
@@ -292,7 +292,7 @@ def starving(fleet: Fleet, tasks: HandEcs, dispatch_deadline_s: float) -> Fleet:
     """A fleet for which there is no capacity."""
     tasks.capacity = 0
     pools = {"default": replace(fleet.pools["default"], dispatch_deadline_s=dispatch_deadline_s)}
-    return replace(fleet, pools=pools)
+    return fleet._replace(pools=pools)
 
 
 def test_a_job_for_which_no_capacity_comes_fails_at_the_deadline_and_not_before(
@@ -335,7 +335,7 @@ def test_a_run_is_not_given_up_for_the_waiting_of_the_one_before(
     new = replace(old, run=2, queued_at=clock.now(), due_at=clock.now())
     assert fleet.table.put(new, ended, clock.unique())
     monkeypatch.setattr(fleet.table, "queued", lambda *_: [old.as_queued])  # the index lags
-    tick.handle(replace(fleet, pools=pools))
+    tick.handle(fleet._replace(pools=pools))
     assert status(fleet) is JobStatus.QUEUED
 
 
@@ -363,9 +363,8 @@ def slowed(fleet: Fleet, clock: HandClock, seconds: float = 5.0, pools: int = 1)
     tick.handle(fleet)  # the slots are there
     of = {"default": fleet.pools["default"]}
     of |= {f"other {number}": replace(of["default"], name=f"other {number}") for number in range(1, pools)}
-    tick.handle(replace(fleet, pools=of))
-    return replace(
-        fleet,
+    tick.handle(fleet._replace(pools=of))
+    return fleet._replace(
         pools=of,
         table=cast(Any, Slow(fleet.table, clock, seconds)),
         tasks=cast(Any, Slow(fleet.tasks, clock, seconds)),
@@ -401,11 +400,11 @@ def test_what_a_tick_had_no_time_for_is_said_in_one_line(fleet: Fleet, clock: Ha
 def test_a_tick_of_slow_launches_stops_launching_and_tells_its_gauges(
     fleet: Fleet, clock: HandClock, tasks: HandEcs, lines: Lines
 ) -> None:
-    large = replace(fleet, pools={"default": replace(fleet.pools["default"], cap=100)})
+    large = fleet._replace(pools={"default": replace(fleet.pools["default"], cap=100)})
     tick.handle(large)
     for number in range(100):
         queue(fleet, clock, f"{number:03}")
-    slow = replace(large, tasks=cast(Any, Slow(tasks, clock, 0.6)))
+    slow = large._replace(tasks=cast(Any, Slow(tasks, clock, 0.6)))
     began_at = clock.now()
     tick.look_on(slow, tick.handle(slow), began_at)
     assert limits.DECIDER_BUDGET_S <= clock.now() - began_at < limits.DECIDER_BUDGET_S + 1
@@ -458,7 +457,7 @@ def test_jobs_that_cannot_be_read_stop_no_step_and_keep_nobody_waiting(
     """One QUEUED, one RUNNING, one WAITING; beside each a sound one for which the tick has to do the same."""
     assert isinstance(fleet.table, DynamoControlTable)
     table = DynamoControlTable(fleet.table._dynamo._client, "control", lines)
-    fleet = replace(fleet, table=table)
+    fleet = fleet._replace(table=table)
     gone = work(fleet, clock)
     for key in ("orphan/bad", "orphan/good"):
         assert table.claim(queue(fleet, clock, key), Holder(gone.lease), clock.now(), clock.unique())
@@ -478,7 +477,7 @@ def test_jobs_that_cannot_be_read_stop_no_step_and_keep_nobody_waiting(
     clock.sleep(limits.DISPATCH_DEADLINE_S + 1)
     queue(fleet, clock, "young")
     pool = replace(fleet.pools["default"], waiting_limit_s=limits.DISPATCH_DEADLINE_S)
-    fleet = replace(fleet, pools={"default": pool})
+    fleet = fleet._replace(pools={"default": pool})
     for _ in range(3):
         tick.handle(fleet)
         clock.sleep(60)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
 
 import pytest
@@ -62,7 +61,7 @@ def test_a_pool_whose_gauges_cannot_be_told_costs_the_others_nothing(
     fleet: Fleet, lines: Lines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pools = {"broken": Pool("broken", 1, LAUNCH), **fleet.pools}
-    passes = tick.handle(replace(fleet, pools=pools))
+    passes = tick.handle(fleet._replace(pools=pools))
     read = fleet.table.queued
 
     def refuse(pool: Pool, now: float, limit: int) -> object:
@@ -71,7 +70,7 @@ def test_a_pool_whose_gauges_cannot_be_told_costs_the_others_nothing(
         return read(pool, now, limit)
 
     monkeypatch.setattr(fleet.table, "queued", refuse)
-    tick.look_on(replace(fleet, pools=pools), passes, fleet.clock.now())
+    tick.look_on(fleet._replace(pools=pools), passes, fleet.clock.now())
     assert [told["pool"] for told in lines.of("ticked")] == ["default"]
     assert [(told["pool"], told["step"], told["tick_failures"]) for told in lines.of("tick failed")] == [
         ("broken", "tell", 1)

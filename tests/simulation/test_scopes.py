@@ -51,7 +51,7 @@ def test_no_path_of_a_small_scope_breaks_an_invariant(scope: type[Scope]) -> Non
 def test_a_broken_guard_shows_on_some_path_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run is put though one stands."""
     put_write = keys.put_write
-    monkeypatch.setattr(keys, "put_write", lambda *args: replace(put_write(*args), condition=ANYTHING))
+    monkeypatch.setattr(keys, "put_write", lambda *args: put_write(*args)._replace(condition=ANYTHING))
     twice = type(
         "Twice", (TwoDeciders,), {"scene": replace(TwoDeciders.scene, messages=TwoDeciders.scene.messages[:1] * 2)}
     )
