@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from local.cloud import MARK
 from local.samples import make_bam
+from tests import commands
 
 pytestmark = pytest.mark.cloud
 
@@ -26,6 +28,11 @@ def fleetcap(folder: Path, *arguments: object) -> subprocess.CompletedProcess[st
     return subprocess.run(
         [FLEETCAP, *map(str, arguments)], cwd=folder, capture_output=True, text=True, check=False, timeout=200
     )
+
+
+def told(folder: Path, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """The same without a process of its own, for what starts nothing."""
+    return commands.fleetcap(arguments, folder, os.environ)
 
 
 def started_by(folder: Path) -> list[psutil.Process]:
@@ -76,9 +83,9 @@ def test_a_file_that_cannot_be_a_job_is_refused_before_anything_starts_or_is_del
     (tmp_path / "notes.txt").write_text("no reads here")
     (tmp_path / "demo-out").mkdir()
     (tmp_path / "demo-out" / "earlier.sorted.bam").write_bytes(b"a result")
-    inside = fleetcap(tmp_path, "demo", "demo-out/earlier.sorted.bam")
+    inside = told(tmp_path, "demo", "demo-out/earlier.sorted.bam")
     assert (inside.returncode, "would be deleted" in inside.stderr) == (2, True)
-    done = fleetcap(tmp_path, "demo", "notes.txt")
+    done = told(tmp_path, "demo", "notes.txt")
     assert (tmp_path / "demo-out" / "earlier.sorted.bam").exists()
     assert done.returncode == 2
     assert done.stderr.strip() == (
@@ -136,7 +143,7 @@ def test_two_clouds_stand_side_by_side_and_any_client_talks_to_them(tmp_path: Pa
     clouds = [Up(tmp_path, name) for name in ("one", "two")]
     queues = set()
     for name in ("one", "two"):
-        lines = fleetcap(tmp_path, "local", "env", "--name", name).stdout.splitlines()
+        lines = told(tmp_path, "local", "env", "--name", name).stdout.splitlines()
         assert lines[0] == "unset AWS_PROFILE AWS_SESSION_TOKEN"
         variables = dict(line.removeprefix("export ").split("=", 1) for line in lines[1:])
         client = boto3.client(
@@ -180,13 +187,13 @@ def test_what_a_killed_launcher_leaves_is_swept_by_the_next_start_and_by_down(tm
     assert started_by(tmp_path)
     assert fleetcap(tmp_path, "local", "down", "--name", "lost").stdout == "The embedded cloud lost is down.\n"
     assert started_by(tmp_path) == []
-    assert fleetcap(tmp_path, "local", "env", "--name", "lost").returncode == 2
+    assert told(tmp_path, "local", "env", "--name", "lost").returncode == 2
 
 
 @pytest.mark.parametrize("name", ["../..", "/tmp", "", "-x", "UP", "a" * 33])
 def test_a_name_that_would_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
     for command in ("up", "down", "env"):
-        done = fleetcap(tmp_path, "local", command, f"--name={name}")
+        done = told(tmp_path, "local", command, f"--name={name}")
         assert done.returncode == 2
         assert "small letters" in done.stderr
     assert list(tmp_path.iterdir()) == []
@@ -194,10 +201,10 @@ def test_a_name_that_would_lead_elsewhere_is_refused(tmp_path: Path, name: str) 
 
 def test_a_fault_without_a_cloud_is_refused_with_one_sentence(tmp_path: Path) -> None:
     for command in (("fault", "throttle"), ("fault", "hang"), ("faults",), ("calm",)):
-        done = fleetcap(tmp_path, "local", *command)
+        done = told(tmp_path, "local", *command)
         assert done.returncode == 2
         assert done.stderr == "fleetcap: No embedded cloud default is up; start one with: fleetcap local up\n"
-    unknown = fleetcap(tmp_path, "local", "fault", "flood")
+    unknown = told(tmp_path, "local", "fault", "flood")
     assert (unknown.returncode, "No such command 'flood'" in unknown.stderr) == (2, True)
 
 
@@ -205,4 +212,4 @@ def test_the_schema_is_printed_as_json(tmp_path: Path) -> None:
     schema = json.loads(fleetcap(tmp_path, "schema").stdout)
     assert schema["required"] == ["source"]
     assert schema["additionalProperties"] is False
-    assert "sequence" in json.loads(fleetcap(tmp_path, "schema", "--event").stdout)["required"]
+    assert "sequence" in json.loads(told(tmp_path, "schema", "--event").stdout)["required"]

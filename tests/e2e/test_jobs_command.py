@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fleetcap.model import JobStatus, Pool
 from local.cloud import MARK
 from local.results import verify
 from local.samples import make_bam
+from tests import commands
 from tests.e2e.conftest import Stage
 
 pytestmark = pytest.mark.cloud
@@ -44,18 +45,24 @@ class Person:
     environment: dict[str, str] = field(default_factory=dict)
 
     def fleetcap(self, *words: object, stdin: str = "", **extra: str) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end."""
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        """Carry out the command to its end, in this process."""
+        return commands.fleetcap([*words, *self.reach], self.folder, self._environment(extra), stdin)
+
+    def process(self, *words: object, **extra: str) -> subprocess.CompletedProcess[str]:
+        """Carry it out to its end, whatever that is, in a process of its own."""
         return subprocess.run(
             [FLEETCAP, *map(str, words), *self.reach],
             cwd=self.folder,
-            env={**clean, **HERMETIC, **self.environment, **extra},
-            input=stdin,
+            env=self._environment(extra),
             capture_output=True,
             text=True,
             check=False,
             timeout=200,
         )
+
+    def _environment(self, extra: Mapping[str, str]) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+        return {**clean, **HERMETIC, **self.environment, **extra}
 
     def told(self, *words: object, code: int = 0, **more: Any) -> Any:
         """What it prints as JSON; stderr where it should have."""
@@ -112,7 +119,7 @@ def test_a_file_is_submitted_waited_for_and_got_back(anyone: Person, bam: Path, 
 
     renamed = bam.with_name("another name.bam")
     renamed.write_bytes(bam.read_bytes())
-    again = anyone.fleetcap("submit", renamed, bam, "--wait")
+    again = anyone.process("submit", renamed, bam, "--wait")
     assert (again.returncode, again.stdout.split()) == (0, [key, key])
     assert f"{key}: COMPLETED" in again.stderr
 
@@ -329,7 +336,7 @@ def test_a_redrive_killed_between_send_and_delete_loses_nothing_and_runs_nothing
     rejected_before(stage, {"source": source, "workflow_key": key}, "m")
     stage.client.fault("kill-after", actor="fleetcap-cli", operation="sqs:SendMessageBatch", times=1)
     condemned = {MARK: str((stage.folder.parent / "state").resolve())}
-    assert by_stack.fleetcap("redrive", "--all", **condemned).returncode == -9
+    assert by_stack.process("redrive", "--all", **condemned).returncode == -9
     stage.until_ended([key])
 
     stage.until(lambda: waiting(stage, "RejectedQueueUrl") == 1, "it shows again")
