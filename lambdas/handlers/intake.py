@@ -376,8 +376,7 @@ class Intake:
 
     def _new_run(self, accepted: Submission, replacing: Job | None, rank: str, ended: bool) -> Job:
         now = self.fleet.clock.now()
-        if ended or accepted.request.part_of:
-            now = max(now, accepted.sent_at)  # on whatever clock: its end must answer whoever asked for it
+        asked_at = max(now, accepted.sent_at)  # on whatever clock: its end must answer whoever asked for it
         return Job(
             key=accepted.key,
             run=replacing.run + 1 if replacing else 1,
@@ -388,12 +387,12 @@ class Intake:
             shard=keys.shard_of(accepted.key, self.fleet.pools[accepted.pool].shards),
             rank=rank,
             attempt=replacing.attempt if replacing else 0,
-            queued_at=now,
+            queued_at=asked_at,
             due_at=now,
-            ended_at=now if ended else 0.0,
+            ended_at=asked_at if ended else 0.0,
             # From the clock on, so that it grows even where the item of the run before was deleted meanwhile.
             changes=max(int(now), replacing.changes + 1 if replacing else 0),
-            since=now if accepted.force else 0.0,
+            since=asked_at if accepted.force else 0.0,
             correlation_id=accepted.correlation_id,
             tenant=accepted.tenant,
             artifacts=_results(accepted) if ended else (),

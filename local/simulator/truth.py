@@ -20,10 +20,11 @@ CONFIGURED_WITHIN_S: Final = 300.0
 
 
 UNDER_WAY_S: Final = 75.0
-"""How long the write of a run's end may be under way. A message that is sent meanwhile joins that run, but should SQS
-deliver it once more, its time lies after the end as written: it may get a run of its own then."""
+"""How long a decider may be at what it decided, its last call slow."""
 LANDS_WITHIN_S: Final = 120.0
 """A write that is under way whatever becomes of its author has landed by then."""
+WRITTEN_WITHIN_S: Final = limits.DECIDER_TIMEOUT_S + LANDS_WITHIN_S
+"""How long after its author looked at the clock a write has landed."""
 
 
 BEGINS_WITHIN_S: Final = 240.0
@@ -67,6 +68,8 @@ class Run:
     ended_at: float = 0.0
     status: JobStatus = JobStatus.QUEUED
     unblocked_at: float = 0.0
+    asked_at: float = 0.0
+    """When it was asked for, as the table has it: no earlier than the message that it was put for was sent."""
 
     @property
     def runnable_at(self) -> float:
@@ -455,14 +458,13 @@ class Truth:
     def _waited_s(self, job: Job, since: float = 0.0) -> float:
         """For how long it waits, at most. Its put was begun after its message, and may have landed minutes later."""
         put_at = self.runs[job.key][-1].put_at
-        earliest = put_at - limits.DECIDER_TIMEOUT_S - LANDS_WITHIN_S
-        begun_at = min(put_at, max(job.queued_at, earliest, *self.sent.get(job.key, [0.0])[:1]))
+        begun_at = min(put_at, max(job.queued_at, put_at - WRITTEN_WITHIN_S, *self.sent.get(job.key, [0.0])[:1]))
         return self.world.now - max(begun_at, since) + 2 * self.skew_s + UNDER_WAY_S
 
     def _overdue(self, job: Job) -> None:
         slack_s = 2 * self.skew_s + UNDER_WAY_S
         waited_s = self._waited_s(job, job.due_at)
-        came_at = max((at for at in self.ready if at <= self.world.now - UNDER_WAY_S), default=0.0)
+        came_at = max((at for at in self.ready if at <= self.world.now - WRITTEN_WITHIN_S), default=0.0)
         starved_s = self.world.now - came_at + slack_s  # a worker that comes while the end is written comes too late
         starved = 0 < self.dispatch_deadline_s < min(waited_s, starved_s)
         if not starved and not 0 < self.waiting_limit_s < waited_s:
@@ -485,14 +487,21 @@ class Truth:
             raise Violation("ONE-RUN", f"run {job.run} of {job.key} was put while run {runs[-1].number} was active")
         if runs and not job.ended:
             self._justified(job.key, runs[-1], bool(job.request.array))
-        runs.append(Run(job.run, self.world.now, status=job.status))
+        runs.append(Run(job.run, self.world.now, status=job.status, asked_at=job.queued_at))
         self.open_jobs += 1
         if job.ended:
             self._ended(job.key, job.status)
 
     def _justified(self, key: str, last: Run, array: bool) -> None:
-        """A run after a run needs a message sent after that one's end, and no result that stands in the cache."""
-        known = last.ended_at - 2 * self.skew_s - UNDER_WAY_S
+        """A run after a run needs a message sent after that one's end, and no result that stands in the cache.
+
+        A message that is sent while the end is being written joins that run, but should SQS deliver it once more, its
+        time lies after the end as written: it may get a run of its own then. The one that a run was put for never does.
+        Parts of arrays have no messages, and the times of those who put them are not SQS's.
+        """
+        known = last.ended_at - 2 * self.skew_s - WRITTEN_WITHIN_S
+        if key not in self.asked_by:
+            known = max(known, last.asked_at)
         if not any(sent_at > known for sent_at in self.sent[key]):
             raise Violation("ONE-RUN", f"{key} was run again for a message that run {last.number} had answered")
         forced = any(sent_at > known for sent_at in self.forced.get(key, ()))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fleetcap import keys, limits
+from fleetcap import jobs, keys, limits
 from fleetcap.adapters.control_table import Reply
 from fleetcap.catalog import artifact_keys
 from fleetcap.fleet import Fleet
@@ -98,6 +98,25 @@ def test_the_same_message_ten_times_is_one_run_and_one_launch(
     assert len(tasks.calls) == 1
     assert {line["job"] for line in lines.of("admitted")} == {lines.of("admitted")[0]["job"]}
     assert [line["decision"] for line in lines.of("admitted")] == ["Enqueue", *["Attach"] * 9]
+
+
+def test_the_message_that_a_run_was_put_for_never_begins_another_although_all_clocks_are_behind(
+    intake: Intake, fleet: Fleet, clock: HandClock, tasks: HandEcs
+) -> None:
+    """Nor does such a job wait for its clock: its worker is launched at once."""
+    sent = batch(clock, message("a"))
+    clock.time -= 12.0
+    intake.handle(sent)
+    assert len(tasks.calls) == 1
+    assert jobs.cancel(fleet.table, clock, "a", "a change of plans")
+    clock.time += 370.0
+    intake.handle(sent)
+    job = fleet.table.job("a")
+    assert job is not None
+    assert (job.status, job.run) == (JobStatus.CANCELLED, 1)
+    intake.handle(batch(clock, message("a")))
+    assert (job := fleet.table.job("a"))
+    assert (job.status, job.run) == (JobStatus.QUEUED, 2)
 
 
 def test_deciders_that_join_a_run_at_the_same_moment_launch_nothing_of_their_own(

@@ -1465,8 +1465,8 @@ ARRAY: Final = (
         "intake: a run answers whoever asked for it, whatever the clock that put it",
         0,
         INTAKE,
-        "            now = max(now, accepted.sent_at)  #",
-        "            pass  #",
+        "        asked_at = max(now, accepted.sent_at)  #",
+        "        asked_at = now  #",
     ),
     Guard(
         "array: a cancelled one ends its parts",

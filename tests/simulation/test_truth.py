@@ -14,7 +14,7 @@ from local.memory.ecs import MemoryEcs
 from local.simulator.plan import JobPlan, MessagePlan, Plan
 from local.simulator.ports import WatchedItems
 from local.simulator.shrink import closed
-from local.simulator.truth import UNDER_WAY_S, Truth, Violation
+from local.simulator.truth import LANDS_WITHIN_S, UNDER_WAY_S, WRITTEN_WITHIN_S, Truth, Violation
 from local.simulator.world import Process, World
 from tests.examples import lapse
 
@@ -38,10 +38,16 @@ class Scene:
         self.table = StoredControlTable(self.items)
 
     def put(
-        self, key: str, status: JobStatus = JobStatus.QUEUED, queued_at: float | None = None, **request: object
+        self,
+        key: str,
+        status: JobStatus = JobStatus.QUEUED,
+        queued_at: float | None = None,
+        *,
+        sent: bool = True,
+        **request: object,
     ) -> Job:
-        """A run begins now, after the one before if there is one; its put was begun then."""
-        self.truth.sent.setdefault(key, []).append(self.world.now)
+        """A run begins now, after the one before if there is one, for a message `sent` now; its put was begun then."""
+        self.truth.sent.setdefault(key, []).extend([self.world.now] if sent else [])
         before = self.table.job(key)
         asked = replace(Request("s3://bucket/{index}.bam", "bam"), **request)  # type: ignore[arg-type]
         begun_at = self.world.now if queued_at is None else queued_at
@@ -148,6 +154,7 @@ def test_an_array_that_is_given_up_before_it_had_put_its_elements_anew_is_cut_sh
         scene.end(key, JobStatus.FAILED)
     assert scene.table.gather(waiting, JobStatus.FAILED, scene.world.now, "array: 2 failed", (0, 2, 0), "op")
     assert scene.truth.cut_short == set()
+    scene.later(1.0)
     again = scene.put("a", JobStatus.WAITING, array=2, step=1)
     scene.later(LIMIT_S)
     assert scene.table.gather(again, JobStatus.FAILED, scene.world.now, "array: given up", (0, 2, 0), "again")
@@ -226,6 +233,30 @@ def test_an_element_whose_part_may_still_put_it_has_not_ended(cut_off: tuple[Sce
         scene.table.gather(whole, JobStatus.FAILED, scene.world.now, "", (2, 0, 1), "op")
 
 
+# --- runs
+
+
+def test_a_message_that_is_sent_while_an_end_is_under_way_may_get_a_run_of_its_own(scene: Scene) -> None:
+    scene.put("a")
+    scene.later(10.0)
+    scene.truth.sent["a"].append(scene.world.now)
+    scene.later(LANDS_WITHIN_S)
+    scene.end("a", JobStatus.CANCELLED)
+    scene.later(300.0)
+    scene.put("a", sent=False)
+
+
+def test_the_message_that_a_run_was_put_for_never_gets_another(scene: Scene) -> None:
+    """Seed 1908374223: intake's clock and that of whoever cancelled the job were behind SQS's."""
+    scene.truth.skew_s = 20.0
+    scene.put("a")
+    scene.later(LANDS_WITHIN_S)
+    scene.end("a", JobStatus.CANCELLED)
+    scene.later(300.0)
+    with pytest.raises(Violation, match="ONE-RUN: a was run again for a message that run 1 had answered"):
+        scene.put("a", sent=False)
+
+
 # --- deadlines
 
 
@@ -238,12 +269,21 @@ def test_a_worker_that_comes_while_a_job_is_given_up_comes_too_late(scene: Scene
 
 
 def test_a_worker_that_came_in_good_time_saves_a_job_from_its_deadline(scene: Scene) -> None:
-    scene.truth.dispatch_deadline_s = 4 * UNDER_WAY_S
+    scene.truth.dispatch_deadline_s = 2 * WRITTEN_WITHIN_S
     scene.put("a")
-    scene.later(9 * UNDER_WAY_S)
-    scene.truth.ready.append(scene.world.now - 1.1 * UNDER_WAY_S)
+    scene.later(9 * WRITTEN_WITHIN_S)
+    scene.truth.ready.append(scene.world.now - 1.1 * WRITTEN_WITHIN_S)
     with pytest.raises(Violation, match="DEADLINE: a was given up"):
         scene.end("a", JobStatus.FAILED, "capacity: none")
+
+
+def test_a_worker_that_comes_while_the_end_of_a_job_is_under_way_comes_too_late(scene: Scene) -> None:
+    """Also where that end lands two minutes after it was decided."""
+    scene.truth.dispatch_deadline_s = 2 * WRITTEN_WITHIN_S
+    scene.put("a")
+    scene.later(9 * WRITTEN_WITHIN_S)
+    scene.truth.ready.append(scene.world.now - 110.0)
+    scene.end("a", JobStatus.FAILED, "capacity: none")
 
 
 def test_a_wait_in_the_queue_counts_from_when_the_put_was_begun_though_it_landed_late(scene: Scene) -> None:

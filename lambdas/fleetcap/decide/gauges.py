@@ -21,8 +21,7 @@ def gauges(
     states = Counter(slot.state for slot in slots)
     room = len(capacity.candidates(pool, slots))
     wanted = pool.mode is Mode.OPEN
-    waits_s = [now - job.runnable_at for job in queued if job.due_at <= now]
-    oldest_s = max(waits_s, default=0.0)
+    oldest_s = max([0.0, *(now - job.runnable_at for job in queued if job.due_at <= now)])  # clocks differ
     return {
         "cap": pool.cap,
         "slots_empty": states[SlotState.EMPTY],
