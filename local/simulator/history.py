@@ -665,7 +665,7 @@ class History:
         self.workers[task.arn] = process
         self.truth.workers[process] = Worker(process, lease)
         if self.under_way[Trouble.TABLE_CUT]:
-            process.cut_until = self._table_back_at
+            process.cut_off(self._table_back_at)
         self.ecs.advance(task, Status.RUNNING)
         self.world.log(name, "starts", task.started_by)
 
@@ -746,7 +746,8 @@ class History:
         self.world.log("trouble", str(kind), f"{trouble.seconds:.0f} s, {trouble.amount}")
         match kind:
             case _ if kind in WORKERS_TROUBLES:
-                self._table_back_at = self.world.now + trouble.seconds
+                if kind is Trouble.TABLE_CUT:
+                    self._table_back_at = max(self._table_back_at, self.world.now + trouble.seconds)
                 for process in self._some_workers(trouble.amount):
                     self._befall_worker(kind, process, trouble.seconds)
             case Trouble.CAP:
@@ -791,11 +792,11 @@ class History:
             case Trouble.DEATH:
                 process.kill()
             case Trouble.HANG:
-                process.frozen_until = self.world.now + seconds
+                process.freeze(self.world.now + seconds)
             case Trouble.HANG_FOREVER:
-                process.frozen_until = FOREVER
+                process.freeze(FOREVER)
             case Trouble.TABLE_CUT:
-                process.cut_until = self.world.now + seconds
+                process.cut_off(self.world.now + seconds)
             case Trouble.SPOT:
                 arn = next(arn for arn, worker in self.workers.items() if worker is process)
                 self.ecs.stopping(self.ecs.tasks[arn], "SpotInterruption", "Your Spot Task was interrupted.")

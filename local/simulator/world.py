@@ -209,6 +209,14 @@ class Process:
         self._nap += 1
         self._greenlet.switch()
 
+    def freeze(self, until: float) -> None:
+        """It does nothing before then, whatever wakes it. Who is frozen for longer stays so."""
+        self.frozen_until = max(self.frozen_until, until)
+
+    def cut_off(self, until: float) -> None:
+        """It cannot reach the table before then."""
+        self.cut_until = max(self.cut_until, until)
+
     def kill(self) -> None:
         """SIGKILL: whatever it waits for, it does not come back from it."""
         if not self.dead:

@@ -106,7 +106,7 @@ def test_a_signal_wakes_a_sleeper_once(world: World) -> None:
 def test_a_frozen_process_goes_on_when_it_thaws(world: World) -> None:
     body, woken = sleeper(5.0, 1.0)
     frozen, _ = process(world, body)
-    world.after(1.0, lambda: setattr(frozen, "frozen_until", BEGAN_AT + 20.0))
+    world.after(1.0, lambda: frozen.freeze(BEGAN_AT + 20.0))
     go_on(world)
     assert woken == [20.0, 21.0]
 
@@ -114,10 +114,24 @@ def test_a_frozen_process_goes_on_when_it_thaws(world: World) -> None:
 def test_a_process_that_is_frozen_for_ever_can_still_be_killed(world: World) -> None:
     body, woken = sleeper(5.0)
     frozen, ends = process(world, body)
-    world.after(1.0, lambda: setattr(frozen, "frozen_until", FOREVER))
+    world.after(1.0, lambda: frozen.freeze(FOREVER))
     world.after(9.0, frozen.kill)
     go_on(world)
     assert (woken, ends) == ([], [False])
+
+
+@pytest.mark.parametrize(("longer", "wakes"), [(30.0, [30.0]), (FOREVER, [])])
+def test_who_is_frozen_again_for_a_shorter_while_stays_frozen_for_the_longer(
+    world: World, longer: float, wakes: list[float]
+) -> None:
+    """Seed 1803565609: a worker that hung for ever was taken for one that went on, and idled beside a job."""
+    body, woken = sleeper(5.0)
+    frozen, _ = process(world, body)
+    world.after(1.0, lambda: frozen.freeze(BEGAN_AT + longer))
+    world.after(2.0, lambda: frozen.freeze(BEGAN_AT + 20.0))
+    go_on(world)
+    assert woken == wakes
+    assert frozen.frozen_until == BEGAN_AT + longer
 
 
 def test_an_error_of_a_process_ends_the_world_not_just_the_process(world: World) -> None:
