@@ -48,9 +48,10 @@ $(CDK): package.json package-lock.json | $(READY)
 BESIDE_MYPY = @said=$$(mktemp); mypy >$$said 2>&1 & types=$$!; trap "kill $$types 2>/dev/null || :; rm -f $$said" EXIT; \
   failed=0; $(1) || failed=$$?; wait $$types || failed=$$?; trap - EXIT; cat $$said; rm -f $$said; exit $$failed
 
-# Four at a time on two cores: the tests of the embedded cloud wait for much of their time, the others compute.
+# Three at a time on two cores: the tests of the embedded cloud wait for much of their time, the others compute. With a
+# fourth the storm and the CDK's CLI take three times as long, and all of it a tenth more.
 test: style $(CDK)  ## everything: style, types, all tests
-	$(call BESIDE_MYPY,pytest -q -n 4 --dist loadfile --no-loadscope-reorder tests)
+	$(call BESIDE_MYPY,pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests)
 
 quick: style  ## the two-minute inner loop: style, types, tests without the embedded cloud and long searches
 	$(call BESIDE_MYPY,pytest -q -n 2 -m "not cloud and not long" tests)
