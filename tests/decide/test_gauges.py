@@ -32,6 +32,11 @@ def test_a_wait_is_that_of_a_job_that_may_run_since_it_may() -> None:
     assert (found["queue_depth"], found["oldest_wait_s"]) == (1, 0)
 
 
+def test_a_job_that_was_put_by_a_clock_ahead_of_this_one_has_not_waited_yet() -> None:
+    found = gauges(a_pool(), empty_slots(4), [replace(queued("a", age_s=-0.5), due_at=NOW - 0.1)], {}, NOW)
+    assert (found["oldest_wait_s"], found["unserved_wait_s"]) == (0.0, 0.0)
+
+
 def test_a_wait_is_unserved_only_where_the_cap_has_room() -> None:
     old = [queued("a", age_s=900)]
     assert gauges(a_pool(cap=2), [ready(0), a_slot(1)], old, {}, NOW)["unserved_wait_s"] == 900

@@ -383,14 +383,21 @@ def test_a_job_whose_worker_goes_to_one_that_was_passed_by_itself_counts_on_that
     scene.claim(first, new)
 
 
-@pytest.mark.parametrize("waited_s", [159.0, 161.0])
-def test_a_job_whose_free_worker_goes_to_one_that_is_tried_again_waits_for_the_next_tick(waited_s: float) -> None:
-    scene = Scene()
+@pytest.fixture
+def tried_again(scene: Scene) -> tuple[Scene, Job, Lease]:
+    """A job whose first attempt failed, and the worker where it did, which is free."""
     scene.truth.pick_up_bound_s = 100.0
     failed = scene.put("failed")
     free = scene.launch(failed, 0)
     scene.claim(failed, free)
-    again = scene.try_again(failed, free)
+    return scene, scene.try_again(failed, free), free
+
+
+@pytest.mark.parametrize("waited_s", [159.0, 161.0])
+def test_a_job_whose_free_worker_goes_to_one_that_is_tried_again_waits_for_the_next_tick(
+    tried_again: tuple[Scene, Job, Lease], waited_s: float
+) -> None:
+    scene, again, free = tried_again
     waits = scene.put("waits")
     scene.claim(again, free)
     scene.later(waited_s)
@@ -401,13 +408,10 @@ def test_a_job_whose_free_worker_goes_to_one_that_is_tried_again_waits_for_the_n
             scene.claim(waits, Lease(SlotId("default", 1), 1))
 
 
-def test_a_job_with_a_launch_of_its_own_is_not_excused_by_one_that_is_tried_again() -> None:
-    scene = Scene()
-    scene.truth.pick_up_bound_s = 100.0
-    failed = scene.put("failed")
-    free = scene.launch(failed, 0)
-    scene.claim(failed, free)
-    again = scene.try_again(failed, free)
+def test_a_job_with_a_launch_of_its_own_is_not_excused_by_one_that_is_tried_again(
+    tried_again: tuple[Scene, Job, Lease],
+) -> None:
+    scene, again, free = tried_again
     served = scene.put("served")
     own = scene.launch(served, 1)
     scene.claim(again, free)
