@@ -459,13 +459,17 @@ class Truth:
         """For how long it waits, at most. Its put was begun after its message, and may have landed minutes later."""
         put_at = self.runs[job.key][-1].put_at
         begun_at = min(put_at, max(job.queued_at, put_at - WRITTEN_WITHIN_S, *self.sent.get(job.key, [0.0])[:1]))
-        return self.world.now - max(begun_at, since) + 2 * self.skew_s + UNDER_WAY_S
+        return self.world.now - max(begun_at, since) + self._slack_s
+
+    @property
+    def _slack_s(self) -> float:
+        """By how much a wait may look longer to whoever judges it: by two clocks, and a decision that is under way."""
+        return 2 * self.skew_s + UNDER_WAY_S
 
     def _overdue(self, job: Job) -> None:
-        slack_s = 2 * self.skew_s + UNDER_WAY_S
         waited_s = self._waited_s(job, job.due_at)
         came_at = max((at for at in self.ready if at <= self.world.now - WRITTEN_WITHIN_S), default=0.0)
-        starved_s = self.world.now - came_at + slack_s  # a worker that comes while the end is written comes too late
+        starved_s = self.world.now - came_at + self._slack_s  # who comes while the end is written is too late
         starved = 0 < self.dispatch_deadline_s < min(waited_s, starved_s)
         if not starved and not 0 < self.waiting_limit_s < waited_s:
             raise Violation("DEADLINE", f"{job.key} was given up after {waited_s:.0f} s: {job.error}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
@@ -22,6 +22,7 @@ POOL: Final = Pool("default", 1, {})
 FAIL: Final = OnParentFailure.FAIL
 SOON_S: Final = 10.0
 LIMIT_S: Final = 400.0
+LANDS_AFTER_S: Final = 110.0
 
 
 class Scene:
@@ -57,6 +58,13 @@ class Scene:
         )  # fmt: skip
         assert self.table.put(job, before, f"put {key} {job.run}")
         return job
+
+    def put_late(self, key: str, status: JobStatus = JobStatus.QUEUED, **request: Any) -> Job:
+        """A put that was begun at once and lands so much later."""
+        began_at = self.world.now
+        self.truth.sent[key] = [began_at]
+        self.later(LANDS_AFTER_S)
+        return self.put(key, status, began_at, **request)
 
     def end(self, key: str, status: JobStatus, error: str = "") -> None:
         job = self.table.job(key)
@@ -164,11 +172,8 @@ def test_an_array_that_is_given_up_before_it_had_put_its_elements_anew_is_cut_sh
 def test_the_limit_of_an_array_counts_from_when_its_put_was_begun_though_it_landed_late(scene: Scene) -> None:
     """Seed 1726685726: a part whose intake died landed a hundred seconds later, and was given up in time."""
     scene.truth.elements = {"a": ["a/0", "a/1"]}
-    began_at = scene.world.now
-    scene.truth.sent["a"] = [began_at]
-    scene.later(110.0)
-    waiting = scene.put("a", JobStatus.WAITING, queued_at=began_at, array=2, step=1)
-    scene.later(LIMIT_S - 110.0)
+    waiting = scene.put_late("a", JobStatus.WAITING, array=2, step=1)
+    scene.later(LIMIT_S - LANDS_AFTER_S)
     assert scene.table.gather(waiting, JobStatus.FAILED, scene.world.now, "array: given up", (0, 2, 0), "op")
     assert scene.truth.cut_short == {"a"}
 
@@ -288,11 +293,8 @@ def test_a_worker_that_comes_while_the_end_of_a_job_is_under_way_comes_too_late(
 
 def test_a_wait_in_the_queue_counts_from_when_the_put_was_begun_though_it_landed_late(scene: Scene) -> None:
     scene.truth.waiting_limit_s = LIMIT_S
-    began_at = scene.world.now
-    scene.truth.sent["a"] = [began_at]
-    scene.later(110.0)
-    scene.put("a", queued_at=began_at)
-    scene.later(LIMIT_S - 110.0)
+    scene.put_late("a")
+    scene.later(LIMIT_S - LANDS_AFTER_S)
     scene.end("a", JobStatus.FAILED, "capacity: it has waited for as long as it may")
 
 
@@ -322,11 +324,8 @@ def test_a_history_is_not_made_small_by_taking_a_parent_away_that_is_waited_for(
 def test_a_wait_for_parents_counts_from_when_the_put_was_begun_though_it_landed_late() -> None:
     scene = Scene()
     scene.truth.parents = {"child": (("parent",), FAIL)}
-    began_at = scene.world.now
-    scene.truth.sent["child"] = [began_at]
-    scene.later(110.0)
-    scene.put("child", JobStatus.WAITING, queued_at=began_at, depends_on=("parent",))
-    scene.later(LIMIT_S - 110.0)
+    scene.put_late("child", JobStatus.WAITING, depends_on=("parent",))
+    scene.later(LIMIT_S - LANDS_AFTER_S)
     scene.end("child", JobStatus.FAILED, "it has waited for as long as it may")
 
 
