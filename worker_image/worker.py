@@ -160,7 +160,7 @@ class Worker:
         Later and later, while it fails: each call that fails is a line of the log, and a load on what is in trouble.
         """
         name = step.__name__, lane
-        if self._clock.now() < self._again_at(*name):
+        if (trouble := self._troubles.get(name)) and self._clock.now() < trouble.again_at:
             return
         try:
             step(*args)

@@ -45,16 +45,16 @@ class Timebox(NamedTuple):
     @property
     def rest(self) -> Timebox:
         """All that is left to the decider, whatever this part has had."""
-        return self._replace(spent_at=self.over_at)
+        return Timebox(self.clock, self.over_at, self.over_at)
 
     def part(self, of: float) -> Timebox:
         """One of so many equal parts of what is left of this one."""
         now = self.clock.now()
-        return self._replace(spent_at=now + max(self.spent_at - now, 0.0) / of)
+        return Timebox(self.clock, self.over_at, now + max(self.spent_at - now, 0.0) / of)
 
     def within(self, seconds: float) -> Timebox:
         """As much of this one, at most."""
-        return self._replace(spent_at=min(self.spent_at, self.clock.now() + seconds))
+        return Timebox(self.clock, self.over_at, min(self.spent_at, self.clock.now() + seconds))
 
     def allows(self, begun: int) -> bool:
         """Whether another thing is begun after so many. The first is unless it is over: each part makes progress."""

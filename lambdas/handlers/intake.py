@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from fleetcap import dependencies, jobs, keys, limits, wiring
 from fleetcap.adapters.cache import S3Cache
@@ -67,8 +67,7 @@ class _Batch:
     queued: list[Job] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Intake:
+class Intake(NamedTuple):
     """The decider with its ports."""
 
     fleet: Fleet
@@ -83,7 +82,7 @@ class Intake:
 
         Words and messages have their turn as the first record has it, so that slow calls starve neither.
         """
-        within = replace(self, fleet=self.fleet.within(Timebox.begin(self.fleet.clock)))
+        within = self._replace(fleet=self.fleet.within(Timebox.begin(self.fleet.clock)))
         return within._handle(event["Records"])
 
     def _handle(self, records: Sequence[dict[str, Any]]) -> dict[str, Any]:

@@ -377,7 +377,7 @@ def test_where_tenants_share_a_job_draws_its_place_when_it_can_run_and_not_befor
     intake: Intake, fleet: Fleet, clock: HandClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = replace(fleet.pools["default"], fair_shares=True)
-    fair = replace(intake, fleet=fleet._replace(pools={"default": shared}))
+    fair = intake._replace(fleet=fleet._replace(pools={"default": shared}))
     draw, drawn = fleet.table.draw, []
 
     def watched(pool: Pool, priority: int, wanted: Mapping[str, int], now: float) -> dict[str, list[int]]:

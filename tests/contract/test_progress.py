@@ -148,7 +148,7 @@ def test_a_ceiling_that_cannot_be_counted_in_time_lets_work_in(monkeypatch: pyte
     """A pool of forty banks: each is a request of its own."""
     world = World(call_s=limits.SLOW_CALL_S)
     pool = replace(world.fleet.pools["default"], active_jobs_max=1_000)
-    world.intake = replace(world.intake, fleet=world.fleet._replace(pools={"default": pool}))
+    world.intake = world.intake._replace(fleet=world.fleet._replace(pools={"default": pool}))
     monkeypatch.setattr(world.fleet.table, "override", lambda _: Override(banks=40))
     assert world.take(message("a")) == []
     assert world.statuses(["a"]) == {JobStatus.QUEUED}

@@ -326,7 +326,7 @@ def test_the_count_of_changes_grows_even_where_the_item_was_deleted_in_between(
 def crowded(intake: Intake, fleet: Fleet, clock: HandClock) -> Intake:
     """An intake whose pool takes two active jobs, and has them."""
     pools = {"default": replace(fleet.pools["default"], active_jobs_max=2)}
-    crowded = replace(intake, fleet=fleet._replace(pools=pools))
+    crowded = intake._replace(fleet=fleet._replace(pools=pools))
     crowded.handle(batch(clock, message("a")))
     crowded.handle(batch(clock, message("b")))
     return crowded
@@ -399,7 +399,7 @@ class Writes:
 def shared(intake: Intake, fleet: Fleet) -> Intake:
     """An intake whose pool is shared; tenant `b` weighs three."""
     pool = replace(fleet.pools["default"], fair_shares=True, tenant_weights={"b": 3})
-    return replace(intake, fleet=fleet._replace(pools={"default": pool}))
+    return intake._replace(fleet=fleet._replace(pools={"default": pool}))
 
 
 @pytest.fixture
