@@ -19,7 +19,7 @@ from fleetcap.adapters.control_table import Reply, StoredControlTable
 from fleetcap.adapters.rechecks import SqsRechecks
 from fleetcap.catalog import artifact_keys
 from fleetcap.fleet import Fleet
-from fleetcap.model import Lease, Mode, Pool, Reservation, TaskStatus
+from fleetcap.model import Lease, Mode, Override, Pool, Reservation, TaskStatus
 from handlers import task_state, tick
 from handlers.intake import Intake
 from handlers.publish import Publish
@@ -107,6 +107,9 @@ SOMETIMES: Final = 0.2
 JUDGED_WITHIN_S: Final = STREAM_S + 8.0
 """How long a job may wait after its last parent's end where nothing goes wrong: no tick is needed for it."""
 
+BEFALLS_WITHIN_S: Final = 5.0
+"""How long a worker has lived at most when the trouble befalls it that lay in wait for one."""
+
 LIVE_S: Final = 300.0
 SLOW_S: Final = 0.5
 """Where calls take this long, a tick does not get through all that waits."""
@@ -172,6 +175,20 @@ def _banks(plan: Plan) -> Iterator[None]:
         vars(limits).update(usual)
 
 
+@dataclass(frozen=True)
+class KnownPool(Pool):
+    """A pool that is made once under each override: deciders look at it far more often than anybody speaks."""
+
+    _known: dict[int, tuple[Override, Pool]] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def under(self, override: Override) -> Pool:
+        """What the reader of the table remembers is one object, and kept here it remains the one of its id."""
+        found = self._known.get(id(override))
+        if found is None:
+            found = self._known[id(override)] = override, super().under(override)
+        return found[1]
+
+
 class History:
     """The world of one plan."""
 
@@ -210,6 +227,8 @@ class History:
         """As they are configured. Pools never change, so each is made once."""
         self._cap_before = plan.cap
         self._image, self._image_before, self._image_at = "1", "1", BEGAN_AT
+        self._in_wait: list[TroubleAt] = []
+        """Troubles of workers that came while there was none."""
         self._events_late_s = self._table_back_at = 0.0
         self._cut_off = False
         self._got_through: tuple[float, int] | None = None
@@ -323,7 +342,7 @@ class History:
             self.world.after(self.random.uniform(0.0, 50.0), partial(self.decider, "tick", self._do_tick))
 
     def _tick_is_idle(self) -> bool:
-        """Nothing has changed since a tick got through: of many that do nothing a few will do.
+        """Nothing has changed, nor come to be seen, since a tick got through: of many that do nothing a few will do.
 
         Which, is left to chance: at a rhythm they might meet that of the steps, and leave the same one out each time.
         """
@@ -331,7 +350,8 @@ class History:
             return False
         began_at, changes = self._got_through
         recent = self.world.now - began_at < IDLE_TICKS_S
-        return recent and self.items.changes == changes and self.random.random() < IDLE_TICKS_LEFT_OUT
+        unchanged = self.items.changes == changes and self.items.shown_by <= began_at
+        return recent and unchanged and self.random.random() < IDLE_TICKS_LEFT_OUT
 
     def _calm_is_far(self) -> bool:
         return self.world.now < self.calm_at
@@ -369,7 +389,7 @@ class History:
 
     def _pool_of(self, cap: int, image: str) -> Pool:
         plan = self.plan
-        return Pool(
+        return KnownPool(
             POOL,
             cap,
             LAUNCH,
@@ -668,6 +688,10 @@ class History:
             process.cut_off(self._table_back_at)
         self.ecs.advance(task, Status.RUNNING)
         self.world.log(name, "starts", task.started_by)
+        if self.world.now + BEFALLS_WITHIN_S < self.calm_at:
+            for trouble in self._in_wait:
+                self.world.after(self.random.uniform(0.0, BEFALLS_WITHIN_S), partial(self._befall, trouble))
+            self._in_wait.clear()
 
     def _work(self, lease: Lease, arn: str, process: Process) -> None:
         plan = self.plan
@@ -738,10 +762,10 @@ class History:
 
     def _befall(self, trouble: TroubleAt) -> None:
         kind = trouble.kind
-        self.truth.troubled_at = self.world.now
-        if kind in WORKERS_TROUBLES and not self._some_workers(1) and self._calm_is_far():
-            self.world.after(5.0, partial(self._befall, trouble))  # it waits for a worker to befall
+        if kind in WORKERS_TROUBLES and not self._alive():
+            self._in_wait.append(trouble)
             return
+        self.truth.troubled_at = self.world.now
         self.truth.seen[f"trouble: {kind}"] += 1
         self.world.log("trouble", str(kind), f"{trouble.seconds:.0f} s, {trouble.amount}")
         match kind:
@@ -783,8 +807,11 @@ class History:
             self.ecs.capacity = None
         self.ecs.spot = not self.under_way[Trouble.NO_SPOT]
 
+    def _alive(self) -> list[Process]:
+        return [process for process in self.workers.values() if not process.dead]
+
     def _some_workers(self, most: int) -> list[Process]:
-        alive = [process for process in self.workers.values() if not process.dead]
+        alive = self._alive()
         return self.random.sample(alive, min(most, len(alive)))
 
     def _befall_worker(self, kind: Trouble, process: Process, seconds: float) -> None:

@@ -64,6 +64,8 @@ class WatchedItems(MemoryItems):
         """Hears of every write of a job that has ended, with both images."""
         self.changes = 0
         """How many writes were accepted that change what a tick goes by; that a worker still lives changes nothing."""
+        self.shown_by = 0.0
+        """When the index shows, or showed, all of them."""
 
     def _stored(self, key: Mapping[str, str], standing: keys.Item | None, item: keys.Item) -> Reply:
         if self.stream and item.get("status") in keys.ENDED_STATUSES:
@@ -80,7 +82,10 @@ class WatchedItems(MemoryItems):
         seen = self._truth.seen
         if reply.accepted:
             seen[f"write {write.name}"] += 1
-            self.changes += write.name not in SIGNS_OF_LIFE
+            if write.name not in SIGNS_OF_LIFE:
+                key = write.key[keys.TABLE_PK], write.key[keys.TABLE_SK]
+                self.changes += 1
+                self.shown_by = max(self.shown_by, self._shown_at.get(key, 0.0))
             self._truth.wrote(write, self.author, reply)
         else:
             for clause in write.condition.clauses or (write.condition,):

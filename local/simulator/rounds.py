@@ -23,9 +23,13 @@ class SparedWorker(Worker):
         """For how long it sleeps on, where all that it would wake for is a look in vain; 0 where it has to wake."""
         if self._lanes or self._claim or self._troubles or self._reason_to_leave() or not self._vouched_for:
             return 0.0
-        if not self._look_due_at <= self._clock.now() < self._beat_at or not self._looks_in_vain():
+        now = self._clock.now()
+        if now >= self._beat_at:
             return 0.0
-        self._look_later()
+        if now >= self._look_due_at:
+            if not self._looks_in_vain():
+                return 0.0
+            self._look_later()
         return self._pause()
 
     def _take_one(self, lane: int, now: float) -> bool:

@@ -181,11 +181,13 @@ class Process:
             raise Crash
         world = self.world
         until = world.now + seconds
+        while until < self.deadline and until <= world.horizon and (not world.due or until <= world.due[0][0]):
+            world.now = until  # nobody else acts before
+            if not (interruptible and self.dozes and (seconds := self.dozes())):
+                return
+            until += seconds
         if until >= self.deadline:
             until, self.dead = max(self.deadline, world.now), True
-        elif until <= world.horizon and (not world.due or until <= world.due[0][0]):  # nobody else acts before
-            world.now = until
-            return
         self._nap += 1
         nap = self._nap
         self._interruptible = interruptible

@@ -17,11 +17,13 @@ import pytest
 from fleetcap import keys
 from fleetcap.decide import recover
 from fleetcap.fleet import Fleet
+from fleetcap.model import OnParentFailure
 from handlers.intake import Intake
+from local.simulator import history
 from local.simulator.__main__ import tally
 from local.simulator.coverage import expected, never_taken
 from local.simulator.history import History, run
-from local.simulator.plan import Fault, Plan, Trouble, large, plan
+from local.simulator.plan import Fault, JobPlan, MessagePlan, Plan, Trouble, TroubleAt, large, plan
 from local.simulator.shrink import shrink
 from worker_image.worker import Worker
 
@@ -161,6 +163,28 @@ def test_looks_that_are_left_out_make_no_difference(monkeypatch: pytest.MonkeyPa
     assert [replace(each, calls=0) for each in sparing] == [replace(each, calls=0) for each in looking]
     assert sum(each.calls for each in sparing) < 0.95 * sum(each.calls for each in looking)
     assert any(each.plan.faultless and each.calls < other.calls for each, other in zip(sparing, looking, strict=True))
+
+
+def test_no_tick_is_left_out_before_the_index_shows_all_that_there_is_to_see(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seed 2986821872: two jobs that wait for each other, of which the index showed the second a minute late."""
+    monkeypatch.setattr(history, "IDLE_TICKS_LEFT_OUT", 1.0)
+    one, other = (
+        JobPlan("one", 1.0, depends_on=("other",), on_parent_failure=OnParentFailure.RUN),
+        JobPlan("other", 1.0, depends_on=("one",)),
+    )
+    messages = tuple(MessagePlan(0.0, 0.0, job) for job in (one, other))
+    slow = Plan(0, 1, 1, 2, 1, messages, latency_s=0.02, lag_s=90.0, stream_loses=1.0, calm_at=5.0)
+    assert list(invariants(replace(slow, seed=seed) for seed in range(100))) == []
+
+
+def test_a_trouble_of_workers_lies_in_wait_for_the_first_of_them() -> None:
+    death = TroubleAt(Trouble.DEATH, 0.0, amount=1)
+    work = (MessagePlan(30.0, 0.0, JobPlan("job", 60.0)),)
+    done = run(Plan(0, 1, 1, 1, 1, work, troubles=(death,), calm_at=300.0))
+    assert done.violation is None
+    assert done.seen["trouble: a worker dies"] == 1
+    assert done.seen["log requeue Requeue"] == 1
+    assert not run(Plan(0, 1, 1, 1, 1, (), troubles=(death,), calm_at=300.0)).seen["trouble: a worker dies"]
 
 
 def test_a_fault_that_is_left_out_does_not_happen() -> None:
