@@ -29,6 +29,7 @@ READS_THE_CLOCK = {
     "worker_image/health.py": "answers the container's health check from a thread; decides nothing",
     "worker_image/child.py": "an entry point: a process of its own that decides nothing",
     "worker_image/children.py": "the port that starts and kills processes",
+    "worker_image/nursery.py": "part of that port: forks processes",
     "worker_image/processors/sorting.py": "part of the child's process: waits for sort to end",
     "worker_image/download.py": "part of the child's entry point: pauses between retries of a download",
 }

@@ -18,17 +18,19 @@ from fleetcap.model import Lease
 from fleetcap.sources import SourceRules
 from worker_image.children import ProcessChildren
 from worker_image.health import serve
+from worker_image.nursery import Nursery
 from worker_image.worker import Settings, Worker
 
 
 def main() -> int:
     """Run one worker until it leaves. 0: it left in order."""
+    nursery = Nursery() if sys.platform == "linux" else None  # first, for there is no thread yet
     lease = Lease.parse(wiring.setting(keys.ENV_LEASE))
     settings = stored.known(Settings, json.loads(wiring.setting(keys.ENV_WORKER)))
     log = LineLog(wiring.setting(keys.ENV_METRICS, ""), lease=str(lease))
     clock = SystemClock()
     draining = _on_signals()
-    children = _children(settings)
+    children = _children(settings, nursery)
     children.settle()
     worker = Worker(
         lease, _task_arn(), settings, wiring.control_table(log), children, clock, log, lambda: bool(draining)
@@ -62,7 +64,7 @@ def _task_arn() -> str:
     return str(answer.json()["TaskARN"])
 
 
-def _children(settings: Settings) -> ProcessChildren:
+def _children(settings: Settings, nursery: Nursery | None) -> ProcessChildren:
     return ProcessChildren(
         cache_bucket=wiring.setting(keys.ENV_CACHE_BUCKET),
         cache_prefix=wiring.setting(keys.ENV_CACHE_PREFIX, ""),
@@ -74,6 +76,7 @@ def _children(settings: Settings) -> ProcessChildren:
         disk_gib=settings.disk_gib,
         keep_failed_dirs=settings.keep_failed_dirs,
         base_dir=Path(gettempdir()) / "fleetcap",
+        nursery=nursery,
     )
 
 

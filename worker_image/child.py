@@ -5,11 +5,9 @@ stdout carries JSON lines and nothing else: `progress` and `artifact` events, th
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import re
-import signal
 import sys
 import time
 import traceback
@@ -27,9 +25,9 @@ from fleetcap.ports import Assignment
 from fleetcap.sources import file_name
 from worker_image.download import CONNECT_TIMEOUT_S, READ_TIMEOUT_S, Downloader, downloader_for
 from worker_image.errors import TransientError, scrubbed, shortage
+from worker_image.nursery import die_with_the_parent
 from worker_image.processors import SOURCE, InputError, Processor, found
 
-PR_SET_PDEATHSIG: Final = 1
 PROGRESS_EVERY_S: Final = 0.5
 DOWNLOADED, MADE = 0.3, 0.8
 """How much of the job lies behind after the download, and of an artifact when it only needs to be uploaded."""
@@ -235,12 +233,6 @@ def _verdict(error: Exception) -> tuple[str, bool]:
     return scrubbed(f"internal: {text}"), False
 
 
-def _die_with_the_parent() -> None:
-    """Ask Linux for a SIGKILL when the thread that started us ends; elsewhere the closed stdout ends us."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def _own_stdout() -> int:
     """Keep the real stdout for the speaker; whatever else writes to descriptor 1, samtools included, gets stderr."""
     real = os.dup(1)
@@ -250,7 +242,7 @@ def _own_stdout() -> int:
 
 def main() -> NoReturn:
     """Run the job that stdin describes. Exits 0 after `done`, 1 after `failed`."""
-    _die_with_the_parent()
+    die_with_the_parent()
     speaker = Speaker(_own_stdout())
     code = 1
     try:

@@ -21,6 +21,7 @@ from fleetcap.model import Artifact
 from fleetcap.ports import Assignment, ChildReport, Failure, Progress
 from fleetcap.scrub import scrubbed
 from fleetcap.sources import SourceRules
+from worker_image.nursery import Born, Gone, Nursery
 from worker_image.scratch import Directories
 
 READ_BYTES: Final = 64 * 1024
@@ -28,6 +29,7 @@ READS_MAX: Final = 16
 """Reads of one report: more than a pipe holds, so an ended child is heard out, and a noisy one cannot stall us."""
 LOOK_AGAIN_S: Final = 0.02
 GONE_WITHIN_S: Final = 1.0
+Process = subprocess.Popen[bytes] | Born
 _UNPRINTABLE: Final = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x1f\x7f-\x9f]")
 """What would move a cursor or colour a terminal: escape sequences and control characters."""
 
@@ -51,7 +53,9 @@ class ProcessChildren:
         pool: str = "default",
         disk_gib: int = limits.DISK_GIB,
         keep_failed_dirs: int = 0,
+        nursery: Nursery | None = None,
     ) -> None:
+        self._nursery = nursery
         self._directories = Directories(Path(base_dir), keep_failed_dirs)
         self._settings = {
             "cache_bucket": cache_bucket,
@@ -73,20 +77,31 @@ class ProcessChildren:
         work = self._directories.make(assignment.attempt)
         task = {**stored.told(assignment), **self._settings, "work_dir": str(work)}
         try:
-            command = [sys.executable, "-m", "worker_image.child"]
-            return start_child(command, json.dumps(task), work, self._directories)
+            return tended(self._process(), json.dumps(task), work, self._directories)
         except OSError:
             self._directories.drop(work, failed=False)
             raise
 
+    def _process(self) -> Process:
+        """Forked where there is a nursery. Where it has gone, what is started anew takes longer, and comes."""
+        if self._nursery:
+            try:
+                return self._nursery.bear()
+            except Gone:
+                self._nursery = None
+        return started([sys.executable, "-m", "worker_image.child"])
 
-def start_child(command: Sequence[str], task: str, work: Path, directories: Directories) -> ProcessChild:
-    """Start a command that speaks the child's protocol, in a group of its own, with its task on stdin."""
-    process = subprocess.Popen(
+
+def started(command: Sequence[str]) -> Process:
+    """Start a command that speaks the child's protocol, in a group of its own."""
+    return subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0
     )
+
+
+def tended(process: Process, task: str, work: Path, directories: Directories) -> ProcessChild:
+    """Give a process its task; one that died before it read that is heard of through its exit code."""
     assert process.stdin is not None  # noqa: S101 (for the type checker: PIPE was asked for)
-    # A child that died before it read its task is heard of through its exit code.
     with suppress(OSError), process.stdin as stdin:
         stdin.write(task.encode())
     return ProcessChild(process, work, directories)
@@ -190,7 +205,7 @@ class _Said:
 class ProcessChild:
     """One job's process group. Success is `exit_code == 0` together with `failure is None`, and nothing else is."""
 
-    def __init__(self, process: subprocess.Popen[bytes], work: Path, directories: Directories) -> None:
+    def __init__(self, process: Process, work: Path, directories: Directories) -> None:
         assert process.stdout is not None  # noqa: S101 (for the type checker)
         assert process.stderr is not None  # noqa: S101 (the same)
         self._process = process
@@ -250,6 +265,9 @@ class ProcessChild:
             os.killpg(self._process.pid, number)
 
     def _group_is_gone(self) -> bool:
+        with suppress(ChildProcessError):  # whoever of it has lost its parent is this worker's child
+            while os.waitpid(-self._process.pid, os.WNOHANG)[0]:
+                pass
         try:
             os.killpg(self._process.pid, 0)
         except (ProcessLookupError, PermissionError):

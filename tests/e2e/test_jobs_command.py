@@ -226,7 +226,9 @@ def _completed(stage: Stage, key: str, run: int) -> bool:
 
 
 def _children(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
+    """The processes of its jobs, which are in groups of their own."""
+    below = psutil.Process(pid).children(recursive=True)
+    return [process for process in below if os.getpgid(process.pid) != os.getpgid(pid)]
 
 
 def test_the_lines_about_a_job_are_found_by_its_key_and_by_its_correlation_id(anyone: Person, stage: Stage) -> None:

@@ -347,7 +347,8 @@ def test_a_declared_processor_is_read_in_both_directions() -> None:
 @pytest.mark.parametrize("kind", ["task", "plain task"])
 def test_a_childs_task_is_read_in_both_directions(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[dict[str, Any]] = []
-    monkeypatch.setattr(children, "start_child", lambda _command, task, *_: told.append(json.loads(task)))
+    monkeypatch.setattr(children, "started", lambda _: None)
+    monkeypatch.setattr(children, "tended", lambda _, task, *__: told.append(json.loads(task)))
     rules = SourceRules(["mirror.org"], {"b": "1"}, ["b"])
     starter = children.ProcessChildren(
         cache_bucket="cache", base_dir=tmp_path, cache_prefix="x/", source_hosts=["h.org"], source_rules=rules

@@ -443,7 +443,7 @@ def test_progress_is_cut_to_length_and_never_falls() -> None:
 ORPHANING = """
 import subprocess, sys, time
 child = subprocess.Popen(
-    [sys.executable, "-c", "import time; from worker_image import child; child._die_with_the_parent();"
+    [sys.executable, "-c", "import time; from worker_image import nursery; nursery.die_with_the_parent();"
      "print(1, flush=True); time.sleep(60)"],
     stdout=subprocess.PIPE, process_group=0)
 child.stdout.readline()

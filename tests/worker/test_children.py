@@ -18,7 +18,7 @@ from fleetcap.ports import Assignment, Child, Children, ChildReport, Failure, Pr
 from fleetcap.sources import SourceRules
 from local.samples import make_bam
 from tests.test_scrub import SAID, leaked
-from worker_image.children import READ_BYTES, ProcessChild, ProcessChildren, _Lines, _Output, start_child
+from worker_image.children import READ_BYTES, ProcessChild, ProcessChildren, _Lines, _Output, started, tended
 from worker_image.scratch import Directories
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def child_that(tmp_path: Path, does: str) -> ProcessChild:
     work = tmp_path / "work"
     work.mkdir()
     command = [sys.executable, "-c", PREAMBLE + does]
-    return start_child(command, json.dumps({"work": str(work)}), work, Directories(tmp_path))
+    return tended(started(command), json.dumps({"work": str(work)}), work, Directories(tmp_path))
 
 
 def report_when(child: Child, holds: Callable[[ChildReport], bool], seconds: float = 60.0) -> ChildReport:
@@ -425,10 +425,10 @@ def test_failed_directories_are_kept_on_request_and_only_so_many(tmp_path: Path)
     for clue in "abc":
         work = directories.make(1)
         task = json.dumps({"work": str(work), "clue": clue})
-        assert at_the_end(start_child(command, task, work, directories)).failure
+        assert at_the_end(tended(started(command), task, work, directories)).failure
     assert sorted((path / "clue").read_text() for path in tmp_path.iterdir()) == ["b", "c"]
     done = directories.make(2)
     say_done = [sys.executable, "-c", PREAMBLE + "say(event='done')"]
-    assert at_the_end(start_child(say_done, "{}", done, directories)).failure is None
+    assert at_the_end(tended(started(say_done), "{}", done, directories)).failure is None
     assert not done.exists()
     assert len(list(tmp_path.iterdir())) == 2
