@@ -56,7 +56,7 @@ WORKERS_TROUBLES: Final = frozenset(
 )
 LONG: Final = frozenset({Trouble.EVENTS_LATE, Trouble.NO_TICKS, Trouble.BLACKOUT})
 
-JOBS: Final = (*(1,) * 30, *(2,) * 18, *(3,) * 6, *(4,) * 3, 6, 6, 12)
+JOBS: Final = (*(1,) * 60, *(2,) * 36, *(3,) * 12, *(4,) * 6, *(6,) * 3, 12)
 """How many jobs a small history has: what breaks with many mostly breaks with few, and few are quick."""
 
 ALL_SPOT: Final = 9
