@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import jsonschema  # type: ignore[import-untyped]
 import pytest
@@ -498,6 +498,9 @@ def test_any_object_is_accepted_within_the_limits_or_refused(body: dict[str, Any
         assert limits.PRIORITY_MIN <= taken.priority <= limits.PRIORITY_MAX
 
 
+SCHEMA: Final = jsonschema.Draft202012Validator(json_schema())
+
+
 @quick
 @given(
     body=fields.filter(lambda body: not any(isinstance(value, float) for value in body.values())),
@@ -505,7 +508,7 @@ def test_any_object_is_accepted_within_the_limits_or_refused(body: dict[str, Any
 )
 def test_what_the_schema_refuses_is_refused(body: dict[str, Any], source: object) -> None:
     message = {**body, "source": source}
-    if not jsonschema.Draft202012Validator(json_schema()).is_valid(message):
+    if not SCHEMA.is_valid(message):
         assert reason(message)
 
 

@@ -16,7 +16,7 @@ from cli.main import app
 from cli.target import Target
 from fleetcap.limits import LOOK_S
 from fleetcap.model import JobStatus, Slot, SlotState
-from tests.e2e.conftest import CAPS, Stage, staged
+from tests.e2e.conftest import CAPS, Stage, staged, without_ticks
 
 pytestmark = pytest.mark.cloud
 
@@ -188,15 +188,15 @@ def test_a_launch_that_is_not_permitted_keeps_its_slot_and_says_why(stage: Stage
     stage.drain("one")
     message = {"source": source, "workflow_key": "denied/launch", "pool": "one"}
 
-    with without(stage, "IntakeFunctionName", "ecs:RunTask"):
-        stage.invoke("IntakeFunctionName", {"Records": [record(message)]})
-    assert "ecs:RunTask" in refusal(stage, "IntakeFunctionName")
-    with without(stage, "TickFunctionName", "iam:PassRole"):
-        stage.until(lambda: stage.invoke("TickFunctionName", {}) or refusal(stage, "TickFunctionName"), "resent")
-    assert "iam:PassRole" in refusal(stage, "TickFunctionName")
-
-    [slot] = stage.client.table.slots("one")
-    assert (slot.state, slot.arn, slot.for_job) == (SlotState.LAUNCHING, "", "denied/launch")
+    with without_ticks(stage):
+        with without(stage, "IntakeFunctionName", "ecs:RunTask"):
+            stage.invoke("IntakeFunctionName", {"Records": [record(message)]})
+        assert "ecs:RunTask" in refusal(stage, "IntakeFunctionName")
+        with without(stage, "TickFunctionName", "iam:PassRole"):
+            stage.until(lambda: stage.invoke("TickFunctionName", {}) or refusal(stage, "TickFunctionName"), "resent")
+        assert "iam:PassRole" in refusal(stage, "TickFunctionName")
+        [slot] = stage.client.table.slots("one")
+        assert (slot.state, slot.arn, slot.for_job) == (SlotState.LAUNCHING, "", "denied/launch")
     stage.invoke("TickFunctionName", {})
     [job] = stage.until_ended(["denied/launch"])
     assert job.status is JobStatus.COMPLETED

@@ -197,7 +197,10 @@ def grandchild_of(child: Child) -> int:
     return int(progress.message)
 
 
-def test_a_kill_ends_the_whole_group_even_where_it_ignores_the_first_signal(tmp_path: Path) -> None:
+def test_a_kill_ends_the_whole_group_even_where_it_ignores_the_first_signal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "CHILD_TERM_S", 1.0)
     child = child_that(tmp_path, "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + FAMILY + "time.sleep(60)")
     grandchild = grandchild_of(child)
     began = time.monotonic()

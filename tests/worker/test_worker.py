@@ -246,6 +246,7 @@ def test_a_new_stage_is_written_and_a_heartbeat_keeps_coming(bench: Bench) -> No
     assert before > bench.job().claimed_at
 
 
+@pytest.mark.long
 def test_a_silent_stage_of_hours_keeps_its_heartbeat(bench: Bench) -> None:
     hours = [bench.later(limits.HEARTBEAT_S) for _ in range(200)]
     bench.run(nothing, *hours)
