@@ -49,7 +49,7 @@ BESIDE_MYPY = @said=$$(mktemp); mypy >$$said 2>&1 & types=$$!; trap "kill $$type
   failed=0; $(1) || failed=$$?; wait $$types || failed=$$?; trap - EXIT; cat $$said; rm -f $$said; exit $$failed
 
 # Three at a time on two cores: the tests of the embedded cloud wait for much of their time, the others compute. With a
-# fourth the storm and the CDK's CLI take three times as long, and all of it a tenth more.
+# fourth the CDK's CLI takes twice as long, the storm half as long again, and all of it a twelfth more.
 test: style $(CDK)  ## everything: style, types, all tests
 	$(call BESIDE_MYPY,pytest -q -n 3 --dist loadfile --no-loadscope-reorder tests)
 

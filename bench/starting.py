@@ -1,7 +1,7 @@
 """What it takes of a processor to start a job's process, up to the point where it would look at its artifacts.
 
-`python -m bench.starting`: a new interpreter for each, and forks of a nursery, in one run. Of the
-nursery its own start is told as well, which a worker pays once.
+`python -m bench.starting`: a new interpreter for each, and forks of a nursery, in one run. How soon a nursery is of
+use, for which a worker waits once, is told as well.
 """
 
 from __future__ import annotations

@@ -64,9 +64,9 @@ def say(*values):
 """
 
 
-def worker(tmp_path: Path, does: str, **options: Any) -> subprocess.Popen[str]:
+def worker(tmp_path: Path, does: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", WORKER + does, str(tmp_path)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
 def said(tmp_path: Path, does: str) -> list[Any]:
@@ -106,7 +106,7 @@ def test_how_it_ended_is_heard(tmp_path: Path, does: str, exit_code: int, error:
     assert (told, failure) == (exit_code, error)
 
 
-def test_one_after_the_other_and_two_at_once_are_forked_in_milliseconds_by_one_nursery(tmp_path: Path) -> None:
+def test_one_after_the_other_and_two_at_once_are_forked_by_one_nursery(tmp_path: Path) -> None:
     [parents] = said(
         tmp_path,
         "pair = [start('time.sleep(0.2)'), start()]\n"
